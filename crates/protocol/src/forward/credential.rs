@@ -1,0 +1,243 @@
+//! What an upstream demands of us, and putting it on a request.
+
+use std::fmt;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, uri::PathAndQuery};
+use url::form_urlencoded;
+
+/// The operator's key for one upstream. It is set on every forwarded request after the client's
+/// own headers were filtered, so that nothing of the client's can stand beside it.
+///
+/// `Debug` names the kind only.
+#[derive(Clone)]
+pub enum Credential {
+    /// The upstream asks for nothing.
+    None,
+    /// One header, complete.
+    Header {
+        name: HeaderName,
+        value: HeaderValue,
+    },
+    /// One query parameter, percent-encoded as `name=value`.
+    Query { name: String, pair: String },
+}
+
+/// Why a credential cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotACredential {
+    #[error("is not a header name")]
+    HeaderName,
+    #[error("names a header that the proxy itself controls")]
+    ReservedHeader,
+    #[error("has characters that no header may carry")]
+    HeaderValue,
+    #[error("must not contain a colon")]
+    UserName,
+    #[error("must not be empty")]
+    Empty,
+}
+
+/// Headers that frame or route a message: never a credential's.
+const RESERVED: [HeaderName; 9] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::UPGRADE,
+    header::TE,
+    header::TRAILER,
+    header::ACCEPT,
+];
+
+impl Credential {
+    /// `Authorization: Bearer <token>` (RFC 6750 §2.1).
+    pub fn bearer(token: &str) -> Result<Self, NotACredential> {
+        if token.is_empty() {
+            return Err(NotACredential::Empty);
+        }
+        Ok(Self::Header {
+            name: header::AUTHORIZATION,
+            value: sensitive(&format!("Bearer {token}"))?,
+        })
+    }
+
+    /// `Authorization: Basic …` (RFC 7617 §2).
+    pub fn basic(username: &str, password: &str) -> Result<Self, NotACredential> {
+        if username.contains(':') {
+            return Err(NotACredential::UserName);
+        }
+        let pair = BASE64_STANDARD.encode(format!("{username}:{password}"));
+        Ok(Self::Header {
+            name: header::AUTHORIZATION,
+            value: sensitive(&format!("Basic {pair}"))?,
+        })
+    }
+
+    /// Any header.
+    pub fn header(name: &str, value: &str) -> Result<Self, NotACredential> {
+        let name =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| NotACredential::HeaderName)?;
+        if RESERVED.contains(&name) || name.as_str().starts_with("mcp-") {
+            return Err(NotACredential::ReservedHeader);
+        }
+        if value.is_empty() {
+            return Err(NotACredential::Empty);
+        }
+        Ok(Self::Header {
+            name,
+            value: sensitive(value)?,
+        })
+    }
+
+    /// A query parameter.
+    pub fn query(name: &str, value: &str) -> Result<Self, NotACredential> {
+        if name.is_empty() || value.is_empty() {
+            return Err(NotACredential::Empty);
+        }
+        let pair = form_urlencoded::Serializer::new(String::new())
+            .append_pair(name, value)
+            .finish();
+        Ok(Self::Query {
+            name: name.to_owned(),
+            pair,
+        })
+    }
+
+    /// Puts the credential on a request that already has its filtered headers.
+    pub fn set_on(&self, headers: &mut HeaderMap) {
+        if let Self::Header { name, value } = self {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+
+    /// The upstream's address for a request that came with `client_query`: the endpoint's own
+    /// query first, the client's next without any parameter of the credential's name, the
+    /// credential last.
+    pub fn address(&self, endpoint: &Uri, client_query: Option<&str>) -> Uri {
+        let client_query = client_query.filter(|query| !query.is_empty());
+        if client_query.is_none() && !matches!(self, Self::Query { .. }) {
+            return endpoint.clone();
+        }
+        let mut parts: Vec<&str> = endpoint.query().into_iter().collect();
+        match self {
+            Self::Query { name, pair } => {
+                parts.extend(
+                    client_query
+                        .into_iter()
+                        .flat_map(|query| query.split('&'))
+                        .filter(|part| !names(part, name)),
+                );
+                parts.push(pair);
+            }
+            Self::None | Self::Header { .. } => parts.extend(client_query),
+        }
+        let path_and_query = format!("{}?{}", endpoint.path(), parts.join("&"));
+        let mut address = endpoint.clone().into_parts();
+        // A query that came in over HTTP and one that we encoded are both fit to go out again.
+        address.path_and_query = PathAndQuery::try_from(path_and_query).ok();
+        Uri::from_parts(address).unwrap_or_else(|_| endpoint.clone())
+    }
+}
+
+/// Whether `part`, one piece of a query between ampersands, is a parameter called `name`.
+fn names(part: &str, name: &str) -> bool {
+    form_urlencoded::parse(part.as_bytes()).any(|(key, _)| key == name)
+}
+
+fn sensitive(text: &str) -> Result<HeaderValue, NotACredential> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| NotACredential::HeaderValue)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("Credential::None"),
+            Self::Header { name, .. } => write!(f, "Credential::Header({name})"),
+            Self::Query { name, .. } => write!(f, "Credential::Query({name})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "k-4711-secret";
+
+    #[test]
+    fn a_header_credential_replaces_what_the_client_sent() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-api-key", HeaderValue::from_static("the client's"));
+        headers.append("x-api-key", HeaderValue::from_static("and another"));
+
+        Credential::header("X-API-Key", KEY)
+            .unwrap()
+            .set_on(&mut headers);
+
+        assert_eq!(
+            headers.get_all("x-api-key").iter().collect::<Vec<_>>(),
+            [KEY]
+        );
+    }
+
+    #[test]
+    fn a_query_credential_replaces_what_the_client_sent() {
+        let endpoint: Uri = "https://up.example/mcp?v=1".parse().unwrap();
+        let credential = Credential::query("api key", "a&b").unwrap();
+
+        let address = credential.address(&endpoint, Some("api+key=mine&x=%20y&api%20key=mine&z"));
+
+        assert_eq!(address, "https://up.example/mcp?v=1&x=%20y&z&api+key=a%26b");
+    }
+
+    #[test]
+    fn the_clients_query_is_passed_untouched() {
+        let endpoint: Uri = "https://up.example/mcp".parse().unwrap();
+        let credential = Credential::bearer(KEY).unwrap();
+        assert_eq!(credential.address(&endpoint, None), endpoint);
+        assert_eq!(
+            credential.address(&endpoint, Some("a=b&c=%2F&&")),
+            "https://up.example/mcp?a=b&c=%2F&&"
+        );
+    }
+
+    #[test]
+    fn a_credential_that_cannot_be_sent_is_refused() {
+        assert_eq!(
+            Credential::bearer("a\nb").unwrap_err(),
+            NotACredential::HeaderValue
+        );
+        assert_eq!(Credential::bearer("").unwrap_err(), NotACredential::Empty);
+        assert_eq!(
+            Credential::basic("a:b", "c").unwrap_err(),
+            NotACredential::UserName
+        );
+        assert_eq!(
+            Credential::header("a b", KEY).unwrap_err(),
+            NotACredential::HeaderName
+        );
+        assert_eq!(
+            Credential::header("Host", KEY).unwrap_err(),
+            NotACredential::ReservedHeader
+        );
+        assert_eq!(
+            Credential::header("Mcp-Session-Id", KEY).unwrap_err(),
+            NotACredential::ReservedHeader
+        );
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let all = [
+            Credential::bearer(KEY).unwrap(),
+            Credential::basic("me", KEY).unwrap(),
+            Credential::header("X-API-Key", KEY).unwrap(),
+            Credential::query("key", KEY).unwrap(),
+        ];
+        assert!(!format!("{all:?}").contains(KEY));
+    }
+}

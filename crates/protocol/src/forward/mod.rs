@@ -1,0 +1,3 @@
+//! What crosses the proxy, pure: which upstream, which headers, which credential.
+
+pub mod credential;

@@ -1,0 +1,3 @@
+//! Who is the person that approves a client.
+
+pub mod password;

@@ -1,0 +1,9 @@
+//! Everything of the proxy that can run anywhere.
+
+pub mod endpoint;
+pub mod forward;
+pub mod identity;
+pub mod memory;
+pub mod oauth;
+pub mod policy;
+pub mod ports;
