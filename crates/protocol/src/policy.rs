@@ -76,15 +76,16 @@ pub struct TokenPolicy {
     pub heal_store_regression: bool,
 }
 
+const DAY: Duration = Duration::from_hours(24);
+
 impl Default for TokenPolicy {
     fn default() -> Self {
-        const DAY: u64 = 24 * 60 * 60;
         Self {
-            access_lifetime: Duration::from_secs(60 * 60),
-            refresh_idle: Duration::from_secs(30 * DAY),
-            refresh_absolute: Duration::from_secs(365 * DAY),
-            refresh_retry_window: Duration::from_secs(120),
-            code_lifetime: Duration::from_secs(5 * 60),
+            access_lifetime: Duration::from_hours(1),
+            refresh_idle: 30 * DAY,
+            refresh_absolute: 365 * DAY,
+            refresh_retry_window: Duration::from_mins(2),
+            code_lifetime: Duration::from_mins(5),
             heal_store_regression: true,
         }
     }
