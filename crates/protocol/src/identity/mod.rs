@@ -1,3 +1,4 @@
 //! Who is the person that approves a client.
 
+pub mod backoff;
 pub mod password;

@@ -1,4 +1,20 @@
 //! The rules of OAuth, pure: no `async fn`, no trait object, no logging. Each file is named
 //! with the specification's word.
 
+pub mod access_token;
+pub mod authorization;
+pub mod authorization_code;
+pub mod bearer;
+pub mod client;
+pub mod client_auth;
+pub mod error;
+pub mod form;
+pub mod grant;
 pub mod identifiers;
+pub mod metadata;
+pub mod pkce;
+pub mod redirect_uri;
+pub mod refresh_token;
+pub mod resource;
+pub mod revocation;
+pub mod scope;

@@ -1,0 +1,170 @@
+//! Grants in memory, so that a token seen before costs no store access.
+//!
+//! What this process changes is true here at once. What another process changed is seen when the
+//! entry is older than `freshness`.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use lru::LruCache;
+
+use crate::{
+    oauth::{access_token::Family, grant::Grant},
+    records::Read,
+};
+
+/// Locks are split by family so that cores rarely meet.
+const SHARDS: usize = 16;
+/// Grants remembered in each shard: 65,536 in all, under 40 MiB.
+const PER_SHARD: NonZeroUsize = NonZeroUsize::new(4096).expect("a constant above zero");
+
+/// A grant as it was read or written last.
+#[derive(Debug)]
+pub struct LiveGrant {
+    pub grant: Grant,
+    version: u64,
+    read_at: Duration,
+    /// Whether the store knows that an access token of this generation was used.
+    use_recorded: AtomicBool,
+}
+
+/// The grants that this process has seen.
+pub struct LiveGrants {
+    shards: [Mutex<LruCache<Family, Arc<LiveGrant>>>; SHARDS],
+    freshness: Option<Duration>,
+}
+
+impl LiveGrants {
+    /// `freshness` is how long an entry is believed; `None` if no other process writes the store.
+    pub fn new(freshness: Option<Duration>) -> Self {
+        // Unbounded so that nothing is allocated before it is needed; `learn` keeps the bound.
+        let shards = std::array::from_fn(|_| Mutex::new(LruCache::unbounded()));
+        Self { shards, freshness }
+    }
+
+    /// The grant of `family`, if it was seen recently enough. `elapsed` is the monotonic time.
+    pub fn fresh(&self, family: Family, elapsed: Duration) -> Option<Arc<LiveGrant>> {
+        let live = self.shard(family).get(&family).cloned()?;
+        let is_fresh = self
+            .freshness
+            .is_none_or(|freshness| elapsed.saturating_sub(live.read_at) < freshness);
+        is_fresh.then_some(live)
+    }
+
+    /// Takes in a grant that was read from or written to the store. Whoever comes late with an
+    /// older version does not overwrite a newer one, so that a revocation stays.
+    pub fn learn(&self, family: Family, read: Read<Grant>, elapsed: Duration) -> Arc<LiveGrant> {
+        let mut shard = self.shard(family);
+        if let Some(known) = shard
+            .peek(&family)
+            .filter(|known| known.version > read.version)
+        {
+            return Arc::clone(known);
+        }
+        let live = Arc::new(LiveGrant {
+            use_recorded: AtomicBool::new(read.record.access_used),
+            grant: read.record,
+            version: read.version,
+            read_at: elapsed,
+        });
+        shard.put(family, Arc::clone(&live));
+        if shard.len() > PER_SHARD.get() {
+            shard.pop_lru();
+        }
+        live
+    }
+
+    fn shard(&self, family: Family) -> MutexGuard<'_, LruCache<Family, Arc<LiveGrant>>> {
+        let index = usize::from(family.0[0]) % SHARDS;
+        self.shards[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LiveGrant {
+    /// Whether the use of an access token of `generation` is still to be written down. Says so
+    /// once: who is told writes it.
+    pub fn use_is_news(&self, generation: u32) -> bool {
+        generation == self.grant.generation && !self.use_recorded.swap(true, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        oauth::{
+            grant::{Asked, Revoked},
+            identifiers::{ClientId, Issuer, Resource},
+            scope::Scope,
+        },
+        ports::Timestamp,
+    };
+
+    const FAMILY: Family = Family([1; 16]);
+
+    fn grant(version: u64, revoked: Option<Revoked>) -> Read<Grant> {
+        let record = Grant {
+            client_id: ClientId::presented("c"),
+            subject: "owner".into(),
+            resource: Resource::at(&Issuer::parse("https://gw.example").unwrap(), "/mcp"),
+            scope: Scope::granted(None).unwrap(),
+            created_at: Timestamp(0),
+            generation: 1,
+            rotated_at: Timestamp(0),
+            rotated_with: Asked::default(),
+            access_used: false,
+            salt: [0; 16],
+            idle_expires_at: Timestamp(9),
+            absolute_expires_at: Timestamp(9),
+            revoked,
+        };
+        Read { record, version }
+    }
+
+    #[test]
+    fn an_older_version_never_overwrites_a_revocation() {
+        let grants = LiveGrants::new(None);
+        grants.learn(FAMILY, grant(2, Some(Revoked::ByClient)), Duration::ZERO);
+        let late = grants.learn(FAMILY, grant(1, None), Duration::ZERO);
+        assert!(late.grant.revoked.is_some());
+        assert!(
+            grants
+                .fresh(FAMILY, Duration::ZERO)
+                .unwrap()
+                .grant
+                .revoked
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn an_entry_is_believed_only_as_long_as_it_is_fresh() {
+        let shared = LiveGrants::new(Some(Duration::from_secs(5)));
+        shared.learn(FAMILY, grant(1, None), Duration::from_secs(10));
+        assert!(
+            shared
+                .fresh(FAMILY, Duration::from_millis(14_999))
+                .is_some()
+        );
+        assert!(shared.fresh(FAMILY, Duration::from_secs(15)).is_none());
+        let own = LiveGrants::new(None);
+        own.learn(FAMILY, grant(1, None), Duration::ZERO);
+        assert!(own.fresh(FAMILY, Duration::from_hours(1000)).is_some());
+    }
+
+    #[test]
+    fn the_first_use_of_a_generation_is_news_once() {
+        let live = LiveGrants::new(None).learn(FAMILY, grant(1, None), Duration::ZERO);
+        assert!(!live.use_is_news(7));
+        assert!(live.use_is_news(1));
+        assert!(!live.use_is_news(1));
+    }
+}

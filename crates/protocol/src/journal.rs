@@ -1,0 +1,178 @@
+//! What happens, as one closed enum. Endpoints write it; logs, metrics, audit and the pages for
+//! people read it. No event carries a secret.
+
+use std::{error::Error, net::IpAddr, time::Duration};
+
+use http::StatusCode;
+
+use crate::{
+    oauth::{
+        bearer, error::ErrorCode, grant::Revoked, identifiers::ClientId, refresh_token::Repeated,
+    },
+    policy::UpstreamPolicy,
+};
+
+/// One thing that happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A client registered (RFC 7591). Its name is its own claim.
+    ClientRegistered {
+        client_id: &'a ClientId,
+        client_name: &'a str,
+    },
+    /// The consent page was shown. `upstream` is absent while the person is to choose it.
+    ConsentShown {
+        client_id: &'a ClientId,
+        upstream: Option<&'a str>,
+    },
+    /// A person approved a client for an upstream.
+    Approved {
+        client_id: &'a ClientId,
+        upstream: &'a str,
+        subject: &'a str,
+    },
+    /// A person denied it.
+    Denied { client_id: &'a ClientId },
+    /// A wrong passphrase or PIN; `left` more are let through from that address.
+    SignInFailed { address: IpAddr, left: u32 },
+    /// An attempt was not even looked at.
+    SignInBlocked { address: IpAddr, wait: Duration },
+    /// So many attempts failed in all that every further one is slowed down.
+    GuessingSlowed,
+    /// A code was redeemed for tokens of a grant.
+    CodeRedeemed {
+        client_id: &'a ClientId,
+        grant: &'a str,
+    },
+    /// A refresh token was succeeded by the next.
+    TokenRefreshed {
+        client_id: &'a ClientId,
+        grant: &'a str,
+    },
+    /// The predecessor got the live token again, this long after the rotation.
+    RefreshRepeated {
+        client_id: &'a ClientId,
+        grant: &'a str,
+        why: Repeated,
+        age: Duration,
+    },
+    /// A token came from a generation that the store had lost.
+    StoreRegressed {
+        client_id: &'a ClientId,
+        grant: &'a str,
+    },
+    /// A grant ended.
+    GrantRevoked {
+        client_id: &'a ClientId,
+        grant: &'a str,
+        why: Revoked,
+    },
+    /// An OAuth endpoint or page refused a request, or failed to serve it.
+    Refused {
+        endpoint: Endpoint,
+        error: ErrorCode,
+        description: &'a str,
+    },
+    /// The program failed: the store, or itself.
+    Failed {
+        endpoint: Endpoint,
+        request_id: &'a str,
+        cause: &'a (dyn Error + 'static),
+    },
+    /// A call went to an upstream and its answer began.
+    CallForwarded {
+        upstream: &'a UpstreamPolicy,
+        client_id: &'a ClientId,
+        method: &'a http::Method,
+        status: StatusCode,
+        era: Era,
+        took: Duration,
+    },
+    /// A call was refused before it reached the upstream.
+    CallRefused {
+        upstream: &'a UpstreamPolicy,
+        why: CallRefused,
+    },
+    /// The upstream gave no answer, or one that is not passed on.
+    UpstreamFailed {
+        upstream: &'a UpstreamPolicy,
+        why: UpstreamFailed,
+        cause: Option<&'a (dyn Error + 'static)>,
+    },
+}
+
+/// Which endpoint an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    Authorize,
+    Consent,
+    Mcp,
+    Ready,
+    Register,
+    Revoke,
+    Token,
+}
+
+/// Which kind of MCP a call speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Era {
+    /// Up to 2025-11-25: a handshake, and sessions.
+    Legacy,
+    /// From 2026-07-28 on: every request stands alone.
+    Modern,
+}
+
+/// Why a call did not reach its upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CallRefused {
+    Bearer(bearer::Refused),
+    /// A browser page of another origin asked.
+    Origin,
+    Method,
+    /// The request body is larger than the limit.
+    TooLarge,
+    /// The MCP session is unknown, or another client's.
+    Session,
+    /// There is nothing at this path below the upstream's.
+    Path,
+    /// The request body broke off.
+    Body,
+}
+
+/// Why an upstream's answer, or the lack of one, is answered by us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UpstreamFailed {
+    Unreachable,
+    TimedOut,
+    Broken,
+    /// 401 or 403: it does not take our credential.
+    CredentialRefused(StatusCode),
+    /// 3xx.
+    Redirected(StatusCode),
+    /// 5xx.
+    ServerError(StatusCode),
+    /// 1xx, or a status that HTTP does not know.
+    Nonsense(StatusCode),
+}
+
+/// Whoever wants to know what happens. Called on the request's own path, so it must be quick and
+/// must not wait.
+pub trait Reader: Send + Sync {
+    fn read(&self, event: &Event<'_>);
+}
+
+/// All the readers.
+#[derive(Default)]
+pub struct Journal(Vec<Box<dyn Reader>>);
+
+impl Journal {
+    pub fn new(readers: Vec<Box<dyn Reader>>) -> Self {
+        Self(readers)
+    }
+
+    pub fn record(&self, event: &Event<'_>) {
+        for reader in &self.0 {
+            reader.read(event);
+        }
+    }
+}

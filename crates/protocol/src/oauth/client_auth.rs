@@ -1,0 +1,214 @@
+//! How a client says who it is at the token endpoint (RFC 6749 §2.3).
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use url::form_urlencoded;
+
+use super::{client::Client, error::OAuthError, form::Form, identifiers::ClientId};
+
+/// The ways that we offer (RFC 7591 §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthMethod {
+    None,
+    ClientSecretPost,
+    ClientSecretBasic,
+}
+
+/// What a request presents, not yet compared with anything.
+pub struct Presented {
+    pub client_id: ClientId,
+    /// The readings of the secret that are worth a try; none for a public client.
+    secrets: Vec<String>,
+    /// Whether the `Authorization` header was used, so that a refusal names the scheme.
+    pub by_header: bool,
+}
+
+impl Presented {
+    /// Reads client credentials from the `Authorization` header, if there is one, and the form.
+    pub fn read(authorization: Option<&str>, form: &Form) -> Result<Self, OAuthError> {
+        let client_id = form.one("client_id")?;
+        let secret = form.one("client_secret")?;
+        let Some(authorization) = authorization else {
+            let client_id =
+                client_id.ok_or_else(|| OAuthError::invalid_client("client_id is missing"))?;
+            return Ok(Self {
+                client_id: ClientId::presented(client_id),
+                secrets: secret.map(str::to_owned).into_iter().collect(),
+                by_header: false,
+            });
+        };
+        if secret.is_some() {
+            return Err(OAuthError::invalid_request(
+                "client credentials are given both in the header and in the body",
+            ));
+        }
+        let (user, password) = basic(authorization)
+            .ok_or_else(|| OAuthError::invalid_client("the Authorization header is not Basic"))?;
+        // The standard has both parts form-encoded (RFC 6749 §2.3.1); some clients send them raw.
+        let encoded_id = form_decoded(&user);
+        if client_id.is_some_and(|in_body| in_body != user && in_body != encoded_id) {
+            return Err(OAuthError::invalid_request(
+                "client_id differs between the header and the body",
+            ));
+        }
+        let mut secrets = vec![form_decoded(&password)];
+        if secrets[0] != password {
+            secrets.push(password);
+        }
+        secrets.retain(|secret| !secret.is_empty());
+        Ok(Self {
+            client_id: ClientId::presented(encoded_id),
+            secrets,
+            by_header: true,
+        })
+    }
+
+    /// Checks the credentials against the client that they name. A client with a secret may send
+    /// it either way, whichever of the two it registered.
+    pub fn proves(&self, client: &Client) -> Result<(), OAuthError> {
+        match &client.secret_digest {
+            Some(digest) => {
+                let matches = |secret: &String| bool::from(Sha256::digest(secret).ct_eq(digest));
+                // Each reading is tried, so that the time tells nothing of which was right.
+                if self
+                    .secrets
+                    .iter()
+                    .map(matches)
+                    .fold(false, |any, one| any | one)
+                {
+                    Ok(())
+                } else {
+                    Err(OAuthError::invalid_client(
+                        "the client secret is missing or wrong",
+                    ))
+                }
+            }
+            None if self.secrets.is_empty() => Ok(()),
+            None => Err(OAuthError::invalid_client(
+                "this client registered without a secret",
+            )),
+        }
+    }
+}
+
+/// The two parts of `Basic` credentials (RFC 7617 §2).
+fn basic(authorization: &str) -> Option<(String, String)> {
+    let (scheme, credentials) = authorization.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("Basic") {
+        return None;
+    }
+    let decoded = BASE64_STANDARD.decode(credentials.trim_start()).ok()?;
+    let decoded = String::from_utf8(decoded).ok()?;
+    let (user, password) = decoded.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
+}
+
+fn form_decoded(text: &str) -> String {
+    // A value alone would be read as a name; an ampersand in it was encoded, or is raw and then
+    // this reading is not the right one.
+    form_urlencoded::parse(text.as_bytes())
+        .map(|(name, _)| name.into_owned())
+        .next()
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{oauth::error::ErrorCode, ports::Timestamp};
+
+    const SECRET: &str = "s+/=%41 &é";
+
+    fn client(secret: Option<&str>) -> Client {
+        Client {
+            client_id: ClientId::presented("c1"),
+            client_name: String::new(),
+            redirect_uris: Vec::new(),
+            token_endpoint_auth_method: AuthMethod::ClientSecretBasic,
+            secret_digest: secret.map(|secret| Sha256::digest(secret).into()),
+            registered_at: Timestamp(0),
+            expires_at: Timestamp(0),
+        }
+    }
+
+    fn encoded(text: &str) -> String {
+        form_urlencoded::byte_serialize(text.as_bytes()).collect()
+    }
+
+    fn authenticate(
+        header: Option<&str>,
+        body: &str,
+        secret: Option<&str>,
+    ) -> Result<(), ErrorCode> {
+        let header = header.map(|pair| format!("Basic {}", BASE64_STANDARD.encode(pair)));
+        let form = Form::parse(body.as_bytes()).unwrap();
+        Presented::read(header.as_deref(), &form)
+            .and_then(|presented| presented.proves(&client(secret)))
+            .map_err(|error| error.code)
+    }
+
+    #[test]
+    fn tk_12_a_secret_is_accepted_by_post_and_by_both_encodings_of_basic() {
+        let in_body = format!("client_id=c1&client_secret={}", encoded(SECRET));
+        let percent = format!("c1:{}", encoded(SECRET));
+        let raw = format!("c1:{SECRET}");
+        assert_eq!(authenticate(None, &in_body, Some(SECRET)), Ok(()));
+        assert_eq!(authenticate(Some(&percent), "", Some(SECRET)), Ok(()));
+        assert_eq!(authenticate(Some(&raw), "", Some(SECRET)), Ok(()));
+        assert_eq!(
+            authenticate(Some(&raw), "client_id=c1", Some(SECRET)),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn tk_11_a_wrong_or_missing_secret_is_an_invalid_client() {
+        let wrong = Err(ErrorCode::InvalidClient);
+        assert_eq!(authenticate(Some("c1:no"), "", Some(SECRET)), wrong);
+        assert_eq!(authenticate(Some("c1:"), "", Some(SECRET)), wrong);
+        assert_eq!(authenticate(Some("c1"), "", Some(SECRET)), wrong);
+        assert_eq!(authenticate(None, "client_id=c1", Some(SECRET)), wrong);
+        assert_eq!(
+            authenticate(None, "client_id=c1&client_secret=no", Some(SECRET)),
+            wrong
+        );
+        assert_eq!(authenticate(None, "", Some(SECRET)), wrong);
+    }
+
+    #[test]
+    fn a_public_client_needs_no_secret_and_may_not_send_one() {
+        assert_eq!(authenticate(None, "client_id=c1", None), Ok(()));
+        assert_eq!(
+            authenticate(None, "client_id=c1&client_secret=", None),
+            Ok(())
+        );
+        assert_eq!(authenticate(Some("c1:"), "", None), Ok(()));
+        assert_eq!(
+            authenticate(None, "client_id=c1&client_secret=x", None),
+            Err(ErrorCode::InvalidClient)
+        );
+    }
+
+    #[test]
+    fn tk_13_two_ways_at_once_are_an_invalid_request() {
+        let both = Err(ErrorCode::InvalidRequest);
+        assert_eq!(
+            authenticate(Some("c1:x"), "client_secret=x", Some("x")),
+            both
+        );
+        assert_eq!(authenticate(Some("c1:x"), "client_id=c2", Some("x")), both);
+        assert_eq!(authenticate(None, "client_id=c1&client_id=c1", None), both);
+    }
+
+    #[test]
+    fn a_header_that_is_not_basic_is_an_invalid_client() {
+        for header in ["Bearer x", "Basic", "Basic !!!", "Basic w6k6", ""] {
+            let read = Presented::read(Some(header), &Form::default());
+            let refused = read.is_err_and(|error| error.code == ErrorCode::InvalidClient);
+            assert_eq!(refused, header != "Basic w6k6", "{header}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What a person allowed: one subject, one client, one resource. Tokens are handles to it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{identifiers::ClientId, identifiers::Resource, scope::Scope};
+use crate::ports::Timestamp;
+
+/// A grant, and where its family of refresh tokens stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    pub client_id: ClientId,
+    /// The person who approved the client.
+    pub subject: String,
+    pub resource: Resource,
+    pub scope: Scope,
+    pub created_at: Timestamp,
+    /// The generation of the one live refresh token, counted from 1.
+    pub generation: u32,
+    /// When that generation came to be.
+    pub rotated_at: Timestamp,
+    /// What the request that rotated to this generation asked for: a repetition must ask the same.
+    pub rotated_with: Asked,
+    /// Whether an access token of this generation was ever used.
+    pub access_used: bool,
+    /// Makes refresh tokens unforgeable for who has the key but not the store.
+    pub salt: [u8; 16],
+    /// When the grant ends unless it is refreshed.
+    pub idle_expires_at: Timestamp,
+    /// When it ends in any case.
+    pub absolute_expires_at: Timestamp,
+    pub revoked: Option<Revoked>,
+}
+
+/// The optional parameters of a refresh request, as they came.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    pub scope: Option<String>,
+    pub resource: Option<Resource>,
+}
+
+/// Why a grant no longer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Revoked {
+    /// The client gave it back (RFC 7009).
+    ByClient,
+    /// A refresh token was used again that should have been forgotten (RFC 9700 §4.14.2).
+    RefreshTokenReuse,
+    /// Its authorization code was redeemed again (RFC 6749 §4.1.2).
+    CodeReuse,
+}
+
+impl Grant {
+    /// Whether tokens of this grant may be used.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.revoked.is_none() && now < self.expires_at()
+    }
+
+    /// When the grant ends if nothing more happens.
+    pub fn expires_at(&self) -> Timestamp {
+        self.idle_expires_at.min(self.absolute_expires_at)
+    }
+}

@@ -1,0 +1,350 @@
+//! Where an authorization answer may go: what may be registered, and what matches it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use url::{Host, Url};
+
+/// The longest redirect URI, in bytes.
+pub const LONGEST: usize = 2048;
+
+/// Schemes of applications that registered none with a dot in it, as RFC 8252 §7.1 would have it.
+const APP_SCHEMES: [&str; 6] = [
+    "claude",
+    "cursor",
+    "vscode",
+    "vscode-insiders",
+    "windsurf",
+    "zed",
+];
+
+/// The hosts that mean "this computer" in a redirect URI (RFC 8252 §7.3, §8.3).
+const LOOPBACK_HOSTS: [&str; 3] = ["127.0.0.1", "[::1]", "localhost"];
+
+/// A redirect URI that was judged fit to be registered, exactly as the client wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RedirectUri(String);
+
+impl RedirectUri {
+    /// Reads a URI that a client wants to register. `None` if it could lead anywhere but to an
+    /// `https` site, this computer, or a known kind of application (RFC 9700 §2.1, RFC 8252 §7).
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > LONGEST || !text.bytes().all(is_plain) {
+            return None;
+        }
+        // Parsing repairs what is written oddly; what is compared later is the text, so only text
+        // that needs no repair is let in.
+        let (scheme, rest) = text.split_once("://")?;
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if authority.is_empty() || authority.contains('@') || has_dot_segment(path) {
+            return None;
+        }
+        let url = Url::parse(text).ok()?;
+        let fits = match scheme {
+            "https" => is_canonical_host(&url, authority),
+            "http" => loopback(text).is_some(),
+            _ => is_app_scheme(scheme),
+        };
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// Whether a request that names `presented` may be answered there: the same text, or on this
+    /// computer the same but for the port (RFC 8252 §7.3; `localhost` too, since clients use it).
+    pub fn matches(&self, presented: &str) -> bool {
+        if self.0 == presented {
+            return true;
+        }
+        match (loopback(&self.0), loopback(presented)) {
+            (Some(registered), Some(presented)) => registered == presented,
+            _ => false,
+        }
+    }
+
+    /// The URI that an answer goes to, `presented` being what [`Self::matches`] accepted.
+    pub fn presented(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the answer goes to a program on the person's own computer.
+    pub fn is_loopback(&self) -> bool {
+        loopback(&self.0).is_some()
+    }
+
+    /// What people should see of the place: a host, or an application's scheme.
+    pub fn place(&self) -> String {
+        let Some((scheme, rest)) = self.0.split_once("://") else {
+            return self.0.clone();
+        };
+        let authority = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
+        match scheme {
+            "https" | "http" => authority.to_owned(),
+            _ => format!("{scheme}://{authority}"),
+        }
+    }
+
+    /// The URI with `parameters` added to whatever query it has.
+    pub fn with_parameters(&self, parameters: &[(&str, &str)]) -> String {
+        let separator = match self.0.split_once('?') {
+            None => "?",
+            Some((_, query)) if query.is_empty() || query.ends_with('&') => "",
+            Some(_) => "&",
+        };
+        let query = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(parameters)
+            .finish();
+        format!("{}{separator}{query}", self.0)
+    }
+}
+
+/// Printable ASCII without the characters that parsers disagree about. No `#`: a redirect URI has
+/// no fragment (RFC 6749 §3.1.2). No `*`: it is no pattern.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !b"\"#*<>\\^`{|}".contains(&byte)
+}
+
+fn has_dot_segment(path: &str) -> bool {
+    let path = path
+        .split('?')
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase()
+        .replace("%2e", ".");
+    path.split('/')
+        .any(|segment| segment == "." || segment == "..")
+}
+
+/// Whether `authority` is written as the parsed URL would write it, so that no reader can see
+/// another host in it.
+fn is_canonical_host(url: &Url, authority: &str) -> bool {
+    let (Some(host), Some(name)) = (url.host(), url.host_str()) else {
+        return false;
+    };
+    let is_name = match host {
+        Host::Domain(name) => !name.ends_with('.'),
+        Host::Ipv4(_) | Host::Ipv6(_) => true,
+    };
+    let written = match authority.strip_prefix(name) {
+        Some("") => true,
+        Some(port) => port.strip_prefix(':').is_some_and(is_port),
+        None => false,
+    };
+    is_name && written
+}
+
+/// Private-use schemes belong to whoever owns the reversed domain name in them (RFC 8252 §7.1).
+fn is_app_scheme(scheme: &str) -> bool {
+    let legal =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+    APP_SCHEMES.contains(&scheme)
+        || (scheme.contains('.')
+            && scheme.starts_with(|first: char| first.is_ascii_lowercase())
+            && scheme.bytes().all(legal))
+}
+
+/// A loopback URI without its port: host, and everything from the path on.
+fn loopback(text: &str) -> Option<(&str, &str)> {
+    let rest = text.strip_prefix("http://")?;
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    LOOPBACK_HOSTS
+        .into_iter()
+        .find_map(|host| match authority.strip_prefix(host)? {
+            "" => Some((host, path)),
+            port => port
+                .strip_prefix(':')
+                .filter(|port| is_port(port))
+                .map(|_| (host, path)),
+        })
+}
+
+fn is_port(text: &str) -> bool {
+    !text.starts_with('0')
+        && text.bytes().all(|byte| byte.is_ascii_digit())
+        && text.parse::<u16>().is_ok()
+}
+
+impl fmt::Display for RedirectUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rg_06_each_redirect_uri_of_real_clients_may_be_registered() {
+        for good in [
+            "https://claude.ai/api/mcp/auth_callback",
+            "https://chatgpt.com/connector_platform_oauth_redirect",
+            "https://vscode.dev/redirect",
+            "https://example.com:8443/cb?a=1",
+            "http://127.0.0.1/",
+            "http://127.0.0.1:33418/",
+            "http://localhost/callback",
+            "http://localhost:8787/callback",
+            "http://[::1]:9/cb",
+            "cursor://anysphere.cursor-mcp/oauth/callback",
+            "claude://oauth/callback",
+            "com.example.app://callback",
+        ] {
+            assert!(RedirectUri::parse(good).is_some(), "{good}");
+        }
+    }
+
+    #[test]
+    fn rg_07_dangerous_redirect_uris_are_refused() {
+        for bad in [
+            "",
+            "/cb",
+            "javascript:alert(1)",
+            "JaVaScRiPt://x/%0aalert(1)",
+            "java\tscript://x",
+            " https://example.com/cb",
+            "data:text/html,x",
+            "data://x/y",
+            "file:///etc/passwd",
+            "vbscript://x",
+            "about:blank",
+            "blob:https://x/y",
+            "intent://x",
+            "http://example.com/cb",
+            "http://localhost.evil.example/cb",
+            "http://127.0.0.2/cb",
+            "http://0.0.0.0/cb",
+            "http://127.1/cb",
+            "http://2130706433/cb",
+            "https:evil",
+            "https:/evil",
+            "https:///evil",
+            "https://example.com/cb#x",
+            "https://*.example.com/cb",
+            "https://user@example.com/cb",
+            "https://example.com\\@evil.example/cb",
+            "https://EXAMPLE.com/cb",
+            "https://example.com./cb",
+            "https://example.com:443443/cb",
+            "https://example.com:0/cb",
+            "https://example.com:080/cb",
+            "https://example.com:/cb",
+            "https://exämple.com/cb",
+            "https://example.com/a/../cb",
+            "https://example.com/%2E%2e/cb",
+            "https://0x7f.1/cb",
+            "urn:ietf:wg:oauth:2.0:oob",
+            "myapp://callback",
+            "Com.example://callback",
+        ] {
+            assert!(RedirectUri::parse(bad).is_none(), "{bad:?}");
+        }
+        assert!(RedirectUri::parse(&format!("https://example.com/{}", "a".repeat(2028))).is_some());
+        assert!(RedirectUri::parse(&format!("https://example.com/{}", "a".repeat(2029))).is_none());
+    }
+
+    #[test]
+    fn az_02_a_redirect_uri_matches_to_the_letter() {
+        let registered = RedirectUri::parse("https://claude.ai/api/mcp/auth_callback").unwrap();
+        assert!(registered.matches("https://claude.ai/api/mcp/auth_callback"));
+        for other in [
+            "https://claude.ai/api/mcp/auth_callback/",
+            "https://claude.ai/api/mcp/auth_callback?x",
+            "https://claude.ai/api/mcp/auth_callback#",
+            "https://claude.ai/api/mcp/Auth_callback",
+            "https://claude.ai:443/api/mcp/auth_callback",
+            "https://claude.ai:8443/api/mcp/auth_callback",
+            "https://CLAUDE.ai/api/mcp/auth_callback",
+            "https://claude.ai./api/mcp/auth_callback",
+            "https://claude.ai.evil.example/api/mcp/auth_callback",
+            "https://evilclaude.ai/api/mcp/auth_callback",
+            "https://claude.ai/api/mcp/../mcp/auth_callback",
+            "https://claude.ai/api/mcp/auth%5Fcallback",
+            "http://claude.ai/api/mcp/auth_callback",
+            "HTTPS://claude.ai/api/mcp/auth_callback",
+        ] {
+            assert!(!registered.matches(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn az_03_only_the_port_of_a_loopback_uri_is_free() {
+        let cases = [
+            (
+                "http://localhost/callback",
+                "http://localhost:51234/callback",
+                true,
+            ),
+            (
+                "http://localhost:8787/callback",
+                "http://localhost:9/callback",
+                true,
+            ),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:1/cb", true),
+            ("http://[::1]:4/cb", "http://[::1]/cb", true),
+            ("http://127.0.0.1/cb?a=1", "http://127.0.0.1:5/cb?a=1", true),
+            ("http://127.0.0.1/cb", "http://localhost:5/cb", false),
+            ("http://localhost/cb", "http://127.0.0.1:5/cb", false),
+            ("http://localhost/cb", "https://localhost:5/cb", false),
+            ("http://localhost/cb", "http://localhost:5/other", false),
+            ("http://localhost/cb", "http://localhost:5/cb?x=1", false),
+            ("http://localhost/cb", "http://localhost:5/cb#x", false),
+            ("http://localhost/cb?a=1", "http://localhost:5/cb", false),
+            ("http://localhost/cb", "http://LOCALHOST:5/cb", false),
+            ("http://localhost/cb", "http://localhost:0/cb", false),
+            ("http://localhost/cb", "http://localhost:65536/cb", false),
+            ("http://localhost/cb", "http://localhost:/cb", false),
+            ("http://localhost/cb", "http://localhost:080/cb", false),
+            ("http://localhost/cb", "http://u@localhost:5/cb", false),
+            (
+                "http://localhost/cb",
+                "http://localhost:5@evil.example/cb",
+                false,
+            ),
+            (
+                "http://localhost/cb",
+                "http://localhost.evil.example/cb",
+                false,
+            ),
+            ("https://example.com/cb", "https://example.com:5/cb", false),
+            ("https://localhost/cb", "https://localhost:5/cb", false),
+        ];
+        for (registered, presented, matches) in cases {
+            let registered = RedirectUri::parse(registered).unwrap();
+            assert_eq!(
+                registered.matches(presented),
+                matches,
+                "{registered} {presented}"
+            );
+        }
+    }
+
+    #[test]
+    fn s5_25_a_query_of_its_own_is_kept() {
+        for (uri, expected) in [
+            ("https://x.example/cb", "https://x.example/cb?code=c+%25"),
+            (
+                "https://x.example/cb?a=1",
+                "https://x.example/cb?a=1&code=c+%25",
+            ),
+            ("https://x.example/cb?", "https://x.example/cb?code=c+%25"),
+        ] {
+            let uri = RedirectUri::parse(uri).unwrap();
+            assert_eq!(uri.with_parameters(&[("code", "c %")]), expected);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_registered_reads_the_same_to_another_parser(text in "\\PC{0,40}|https?://\\PC{0,40}") {
+            if let Some(uri) = RedirectUri::parse(&text) {
+                let other: http::Uri = uri.as_str().parse().expect("another parser reads it");
+                let url = Url::parse(uri.as_str()).unwrap();
+                proptest::prop_assert_eq!(other.host(), url.host_str());
+            }
+        }
+    }
+}

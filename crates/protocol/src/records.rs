@@ -1,0 +1,150 @@
+//! Typed records over the five verbs of the store: the key of each, its lifetime, its version.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    oauth::{
+        access_token::Family, authorization_code::IssuedCode, client::Client, grant::Grant,
+        identifiers::ClientId,
+    },
+    ports::{Store, StoreError, Timestamp},
+    token,
+};
+
+/// How long a record outlives its last use, so that a late repetition is still recognised.
+const MEMORY: std::time::Duration = std::time::Duration::from_hours(1);
+
+/// A record and the version that it was read at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read<T> {
+    pub record: T,
+    pub version: u64,
+}
+
+/// What became of one consent page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    Approved(IssuedCode),
+    Denied,
+}
+
+/// The records of a store.
+#[derive(Clone, Copy)]
+pub struct Records<'a>(pub &'a dyn Store);
+
+impl Records<'_> {
+    pub async fn client(&self, id: &ClientId) -> Result<Option<Read<Client>>, StoreError> {
+        // Ids of ours are short and plain; nothing else is worth asking the store for.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if id.as_str().len() > 64 || !id.as_str().bytes().all(plain) {
+            return Ok(None);
+        }
+        self.read(&client_key(id)).await
+    }
+
+    /// Keeps a new client. `false`: the id was taken.
+    pub async fn insert_client(&self, client: &Client) -> Result<bool, StoreError> {
+        self.insert(&client_key(&client.client_id), client, client.expires_at)
+            .await
+    }
+
+    /// Overwrites a client. `false`: it has changed since.
+    pub async fn replace_client(&self, seen: u64, client: &Client) -> Result<bool, StoreError> {
+        self.replace(
+            &client_key(&client.client_id),
+            seen,
+            client,
+            client.expires_at,
+        )
+        .await
+    }
+
+    /// What was decided about the authorization that `code` is or would have been for.
+    pub async fn decision(&self, code: &str) -> Result<Option<Decision>, StoreError> {
+        Ok(self.read(&code_key(code)).await?.map(|read| read.record))
+    }
+
+    /// Keeps a decision. `false`: there was one before.
+    pub async fn insert_decision(
+        &self,
+        code: &str,
+        decision: &Decision,
+        expires_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.insert(&code_key(code), decision, expires_at + MEMORY)
+            .await
+    }
+
+    pub async fn grant(&self, family: Family) -> Result<Option<Read<Grant>>, StoreError> {
+        self.read(&grant_key(family)).await
+    }
+
+    /// Keeps a new grant. `false`: its code was redeemed before.
+    pub async fn insert_grant(&self, family: Family, grant: &Grant) -> Result<bool, StoreError> {
+        self.insert(&grant_key(family), grant, grant.expires_at() + MEMORY)
+            .await
+    }
+
+    /// Overwrites a grant. `false`: it has changed since.
+    pub async fn replace_grant(
+        &self,
+        family: Family,
+        seen: u64,
+        grant: &Grant,
+    ) -> Result<bool, StoreError> {
+        self.replace(&grant_key(family), seen, grant, grant.expires_at() + MEMORY)
+            .await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Read<T>>, StoreError> {
+        let Some(found) = self.0.get(key).await? else {
+            return Ok(None);
+        };
+        let record = serde_json::from_slice(&found.value).map_err(StoreError::new)?;
+        Ok(Some(Read {
+            record,
+            version: found.version,
+        }))
+    }
+
+    async fn insert<T: Serialize>(
+        &self,
+        key: &str,
+        record: &T,
+        expires_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.0.insert(key, encoded(record)?, expires_at).await
+    }
+
+    async fn replace<T: Serialize>(
+        &self,
+        key: &str,
+        seen: u64,
+        record: &T,
+        expires_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.0
+            .replace(key, seen, encoded(record)?, expires_at)
+            .await
+    }
+}
+
+fn encoded<T: Serialize>(record: &T) -> Result<Bytes, StoreError> {
+    serde_json::to_vec(record)
+        .map(Bytes::from)
+        .map_err(StoreError::new)
+}
+
+fn client_key(id: &ClientId) -> String {
+    format!("client/{id}")
+}
+
+fn code_key(code: &str) -> String {
+    format!("code/{}", token::fingerprint(code.as_bytes()))
+}
+
+fn grant_key(family: Family) -> String {
+    format!("grant/{}", token::fingerprint(&family.0))
+}

@@ -1,0 +1,345 @@
+//! Tokens: making, recognising and sealing them. Nobody else knows what they look like.
+//!
+//! A token that a client holds is a name and a MAC. Nothing of it is stored: what it names is,
+//! and a refresh token can be computed again, so that the same answer can be given twice.
+
+use std::fmt;
+
+use aes_gcm::{Aes256Gcm, KeyInit, Nonce, aead::AeadInOut};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use hkdf::Hkdf;
+use hmac::{Hmac, Mac};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    oauth::{
+        access_token::{AccessToken, Family},
+        grant::Grant,
+        identifiers::Issuer,
+    },
+    ports::{Entropy, Timestamp},
+};
+
+type HmacSha256 = Hmac<Sha256>;
+
+const ACCESS: &str = "mopa_";
+const CODE: &str = "mopc_";
+const REFRESH: &str = "mopr_";
+const SECRET: &str = "mops_";
+
+const MAC: usize = 32;
+const NONCE: usize = 12;
+/// The AEAD's tag, in bytes.
+const TAG: usize = 16;
+
+/// The keys of one deployment, all derived from its key file and its issuer: a token of another
+/// deployment is as foreign as a forged one, even with the same key file.
+pub struct Keys {
+    access: HmacSha256,
+    refresh: HmacSha256,
+    code: HmacSha256,
+    family: HmacSha256,
+    transaction: Aes256Gcm,
+    mcp_session: Aes256Gcm,
+}
+
+/// What a sealed text is for; one made for another purpose does not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// An authorization request, on its way through the consent page and back.
+    Transaction,
+    /// An upstream's MCP session id, in the hands of a client.
+    McpSession,
+}
+
+/// A genuine refresh token's content, whose MAC is still to be compared with its grant's salt.
+pub struct PresentedRefreshToken {
+    pub family: Family,
+    pub generation: u32,
+    mac: [u8; MAC],
+}
+
+impl Keys {
+    /// Derives the keys from the 32 bytes of the key file.
+    pub fn derive(master: &[u8; 32], issuer: &Issuer) -> Self {
+        let derive = |purpose: &str| {
+            let mut key = [0; 32];
+            Hkdf::<Sha256>::new(Some(issuer.as_str().as_bytes()), master)
+                .expand(purpose.as_bytes(), &mut key)
+                .expect("32 bytes are within what HKDF can give");
+            key
+        };
+        let mac = |purpose| {
+            HmacSha256::new_from_slice(&derive(purpose)).expect("HMAC takes keys of any length")
+        };
+        let aead = |purpose| Aes256Gcm::new(&derive(purpose).into());
+        Self {
+            access: mac("access token"),
+            refresh: mac("refresh token"),
+            code: mac("authorization code"),
+            family: mac("token family"),
+            transaction: aead("authorization transaction"),
+            mcp_session: aead("mcp session"),
+        }
+    }
+
+    /// The authorization code that an approval of `transaction` gives. The same each time, so that
+    /// a form sent twice gives one code.
+    pub fn authorization_code(&self, transaction: &[u8; 16]) -> String {
+        format!("{CODE}{}", encode(&tag(&self.code, &[transaction])))
+    }
+
+    /// The family of tokens that `authorization_code` gives, so that redeeming it twice names one
+    /// grant.
+    pub fn family(&self, authorization_code: &str) -> Family {
+        let tag = tag(&self.family, &[authorization_code.as_bytes()]);
+        let mut family = [0; 16];
+        family.copy_from_slice(&tag[..16]);
+        Family(family)
+    }
+
+    /// Makes the access token that says what `token` says.
+    pub fn access_token(&self, token: &AccessToken) -> String {
+        let mut bytes = Vec::with_capacity(28 + MAC);
+        bytes.extend(token.family.0);
+        bytes.extend(token.generation.to_be_bytes());
+        bytes.extend(token.expires_at.0.to_be_bytes());
+        let mac = tag(&self.access, &[&bytes]);
+        bytes.extend(mac);
+        format!("{ACCESS}{}", encode(&bytes))
+    }
+
+    /// Recognises an access token of ours. Costs one MAC and allocates nothing.
+    pub fn recognise_access_token(&self, text: &str) -> Option<AccessToken> {
+        let bytes: [u8; 28 + MAC] = decode(text.strip_prefix(ACCESS)?)?;
+        let (said, mac) = bytes.split_at(28);
+        let mut expected = self.access.clone();
+        expected.update(said);
+        expected.verify_slice(mac).ok()?;
+        Some(AccessToken {
+            family: Family(array(&said[..16])),
+            generation: u32::from_be_bytes(array(&said[16..20])),
+            expires_at: Timestamp(i64::from_be_bytes(array(&said[20..28]))),
+        })
+    }
+
+    /// Makes the refresh token of one generation of a grant. Neither the key nor the store alone
+    /// is enough to make one.
+    pub fn refresh_token(&self, family: Family, generation: u32, salt: &[u8; 16]) -> String {
+        let mut bytes = Vec::with_capacity(20 + MAC);
+        bytes.extend(family.0);
+        bytes.extend(generation.to_be_bytes());
+        let mac = tag(&self.refresh, &[&bytes, salt]);
+        bytes.extend(mac);
+        format!("{REFRESH}{}", encode(&bytes))
+    }
+
+    /// Whether a presented refresh token was made for `grant`; takes the same time either way.
+    pub fn is_genuine(&self, presented: &PresentedRefreshToken, grant: &Grant) -> bool {
+        let mut expected = self.refresh.clone();
+        expected.update(&presented.family.0);
+        expected.update(&presented.generation.to_be_bytes());
+        expected.update(&grant.salt);
+        expected.verify_slice(&presented.mac).is_ok()
+    }
+
+    /// Seals `plain` for `purpose`. Only who knows `context` can open it again.
+    pub fn seal(
+        &self,
+        purpose: Purpose,
+        plain: &[u8],
+        context: &[u8],
+        entropy: &dyn Entropy,
+    ) -> String {
+        let mut sealed = vec![0; NONCE];
+        entropy.fill(&mut sealed);
+        let nonce: [u8; NONCE] = array(&sealed);
+        let mut content = plain.to_vec();
+        self.aead(purpose)
+            .encrypt_in_place(&Nonce::from(nonce), context, &mut content)
+            .expect("a text in memory is shorter than the cipher's limit of 64 GiB");
+        sealed.append(&mut content);
+        encode(&sealed)
+    }
+
+    /// Opens what was sealed for `purpose` with the same `context`.
+    pub fn open(&self, purpose: Purpose, sealed: &str, context: &[u8]) -> Option<Vec<u8>> {
+        let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        if bytes.len() < NONCE + TAG {
+            return None;
+        }
+        let mut content = bytes.split_off(NONCE);
+        let nonce: [u8; NONCE] = array(&bytes);
+        self.aead(purpose)
+            .decrypt_in_place(&Nonce::from(nonce), context, &mut content)
+            .ok()?;
+        Some(content)
+    }
+
+    fn aead(&self, purpose: Purpose) -> &Aes256Gcm {
+        match purpose {
+            Purpose::Transaction => &self.transaction,
+            Purpose::McpSession => &self.mcp_session,
+        }
+    }
+}
+
+impl PresentedRefreshToken {
+    /// Reads a text that may be a refresh token of ours.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; 20 + MAC] = decode(text.strip_prefix(REFRESH)?)?;
+        Some(Self {
+            family: Family(array(&bytes[..16])),
+            generation: u32::from_be_bytes(array(&bytes[16..20])),
+            mac: array(&bytes[20..]),
+        })
+    }
+}
+
+/// A new client secret with 256 random bits.
+pub fn client_secret(entropy: &dyn Entropy) -> String {
+    let secret: [u8; 32] = random(entropy);
+    format!("{SECRET}{}", encode(&secret))
+}
+
+/// A new public name of 128 random bits: a client id, a browser's cookie.
+pub fn random_name(entropy: &dyn Entropy) -> String {
+    let name: [u8; 16] = random(entropy);
+    encode(&name)
+}
+
+/// `N` random bytes.
+pub fn random<const N: usize>(entropy: &dyn Entropy) -> [u8; N] {
+    let mut bytes = [0; N];
+    entropy.fill(&mut bytes);
+    bytes
+}
+
+/// The name under which something secret is stored or logged: its SHA-256, shortened to 128 bits.
+pub fn fingerprint(secret: &[u8]) -> String {
+    encode(&Sha256::digest(secret)[..16])
+}
+
+fn tag(key: &HmacSha256, parts: &[&[u8]]) -> [u8; MAC] {
+    let mut mac = key.clone();
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+fn encode(bytes: &[u8]) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Decodes base64url that is exactly `N` bytes, written in the one canonical way.
+fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    let length = BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+    (length == N).then_some(bytes)
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(bytes);
+    array
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keys")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    struct Counting(AtomicU64);
+
+    impl Entropy for Counting {
+        fn fill(&self, bytes: &mut [u8]) {
+            let digest = Sha256::digest(self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+            bytes
+                .iter_mut()
+                .zip(digest.iter().cycle())
+                .for_each(|(byte, random)| *byte = *random);
+        }
+    }
+
+    fn keys() -> Keys {
+        Keys::derive(&[7; 32], &Issuer::parse("https://gw.example").unwrap())
+    }
+
+    const TOKEN: AccessToken = AccessToken {
+        family: Family([3; 16]),
+        generation: 2,
+        expires_at: Timestamp(1_700_000_000),
+    };
+
+    #[test]
+    fn an_access_token_says_what_it_was_made_of() {
+        let text = keys().access_token(&TOKEN);
+        assert_eq!(keys().recognise_access_token(&text), Some(TOKEN));
+    }
+
+    #[test]
+    fn no_changed_access_token_is_recognised() {
+        let text = keys().access_token(&TOKEN);
+        for index in 0..text.len() {
+            for bit in 0..7 {
+                let mut changed = text.clone().into_bytes();
+                changed[index] ^= 1 << bit;
+                let changed = String::from_utf8(changed).unwrap();
+                assert_eq!(
+                    keys().recognise_access_token(&changed),
+                    None,
+                    "{index} {bit}"
+                );
+            }
+        }
+        for changed in [
+            &text[..text.len() - 1],
+            &format!("{text}="),
+            &format!("{text}A"),
+            "",
+        ] {
+            assert_eq!(keys().recognise_access_token(changed), None);
+        }
+    }
+
+    #[test]
+    fn a_token_of_another_deployment_is_foreign() {
+        let text = keys().access_token(&TOKEN);
+        let elsewhere = Keys::derive(&[7; 32], &Issuer::parse("https://other.example").unwrap());
+        assert_eq!(elsewhere.recognise_access_token(&text), None);
+    }
+
+    #[test]
+    fn a_sealed_text_opens_for_its_purpose_and_context_only() {
+        let (keys, entropy) = (keys(), Counting(AtomicU64::new(0)));
+        let sealed = keys.seal(Purpose::McpSession, b"id", b"alice", &entropy);
+        let open = |purpose, text: &str, context: &[u8]| keys.open(purpose, text, context);
+        assert_eq!(
+            open(Purpose::McpSession, &sealed, b"alice"),
+            Some(b"id".to_vec())
+        );
+        assert_eq!(open(Purpose::McpSession, &sealed, b"bob"), None);
+        assert_eq!(open(Purpose::Transaction, &sealed, b"alice"), None);
+        assert_eq!(open(Purpose::McpSession, &sealed[1..], b"alice"), None);
+        assert_eq!(open(Purpose::McpSession, "", b"alice"), None);
+        assert_ne!(
+            sealed,
+            keys.seal(Purpose::McpSession, b"id", b"alice", &entropy)
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_made_up_is_recognised(text in "(mop[arc]_)?[A-Za-z0-9_-]{0,100}") {
+            proptest::prop_assert!(keys().recognise_access_token(&text).is_none());
+        }
+    }
+}
