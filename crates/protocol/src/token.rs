@@ -154,11 +154,11 @@ impl Keys {
         let mut sealed = vec![0; NONCE];
         entropy.fill(&mut sealed);
         let nonce: [u8; NONCE] = array(&sealed);
-        let mut content = plain.to_vec();
+        let mut text = plain.to_vec();
         self.aead(purpose)
-            .encrypt_in_place(&Nonce::from(nonce), context, &mut content)
+            .encrypt_in_place(&Nonce::from(nonce), context, &mut text)
             .expect("a text in memory is shorter than the cipher's limit of 64 GiB");
-        sealed.append(&mut content);
+        sealed.append(&mut text);
         encode(&sealed)
     }
 
@@ -168,12 +168,12 @@ impl Keys {
         if bytes.len() < NONCE + TAG {
             return None;
         }
-        let mut content = bytes.split_off(NONCE);
+        let mut text = bytes.split_off(NONCE);
         let nonce: [u8; NONCE] = array(&bytes);
         self.aead(purpose)
-            .decrypt_in_place(&Nonce::from(nonce), context, &mut content)
+            .decrypt_in_place(&Nonce::from(nonce), context, &mut text)
             .ok()?;
-        Some(content)
+        Some(text)
     }
 
     fn aead(&self, purpose: Purpose) -> &Aes256Gcm {

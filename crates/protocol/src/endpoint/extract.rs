@@ -1,13 +1,36 @@
+//! What endpoints take from a request: a permit, an authenticated client, a form, a cookie.
+
 use std::sync::Arc;
 
-use crate::policy::UpstreamPolicy;
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, Uri, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use super::App;
+use crate::{
+    grants::LiveGrant,
+    oauth::{
+        access_token::{AccessToken, Family},
+        bearer::{self, Refused},
+        client::Client,
+        client_auth::Presented,
+        error::OAuthError,
+        form::Form,
+        grant::Grant,
+        identifiers::ClientId,
+    },
+    policy::UpstreamPolicy,
+    ports::StoreError,
+    records::Read,
+};
 
 /// Proof that a request carried a good access token for one upstream. Only the bearer check
 /// makes one, so an unauthenticated forward does not compile.
 #[derive(Debug)]
 pub struct Permit {
     upstream: Arc<UpstreamPolicy>,
-    subject: Arc<str>,
+    live: Arc<LiveGrant>,
 }
 
 impl Permit {
@@ -18,6 +41,196 @@ impl Permit {
 
     /// The person who approved the client.
     pub fn subject(&self) -> &str {
-        &self.subject
+        &self.live.grant.subject
     }
+
+    /// The client that the token was issued to.
+    pub fn client_id(&self) -> &ClientId {
+        &self.live.grant.client_id
+    }
+}
+
+/// Why there is no permit.
+#[derive(Debug)]
+pub(super) enum NoPermit {
+    Refused(Refused),
+    Store(StoreError),
+}
+
+/// The bearer check: a token of ours, unexpired, for this upstream, whose grant lives.
+pub(super) async fn permit(
+    app: &App,
+    upstream: &Arc<UpstreamPolicy>,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<Permit, NoPermit> {
+    let text = bearer::presented(headers, uri.query()).map_err(NoPermit::Refused)?;
+    let invalid = NoPermit::Refused(Refused::InvalidToken);
+    let Some(token) = app.keys.recognise_access_token(text) else {
+        return Err(invalid);
+    };
+    let now = app.ports.clock.now();
+    if token.expires_at <= now {
+        return Err(invalid);
+    }
+    let Some(live) = live_grant(app, token.family)
+        .await
+        .map_err(NoPermit::Store)?
+    else {
+        return Err(invalid);
+    };
+    if !token.opens(&live.grant, upstream.resource.as_str(), now) {
+        return Err(invalid);
+    }
+    if live.use_is_news(token.generation) {
+        record_use(app, &token).await;
+    }
+    Ok(Permit {
+        upstream: Arc::clone(upstream),
+        live,
+    })
+}
+
+async fn live_grant(app: &App, family: Family) -> Result<Option<Arc<LiveGrant>>, StoreError> {
+    let elapsed = app.ports.clock.elapsed();
+    if let Some(live) = app.grants.fresh(family, elapsed) {
+        return Ok(Some(live));
+    }
+    let read = app.records().grant(family).await?;
+    Ok(read.map(|read| app.grants.learn(family, read, elapsed)))
+}
+
+/// Writes down that an access token of this generation arrived, so the answer that carried it was
+/// not lost. Once per generation; a store in trouble does not stop the call, and a rotation that
+/// comes between makes it moot.
+async fn record_use(app: &App, token: &AccessToken) {
+    let Ok(Some(read)) = app.records().grant(token.family).await else {
+        return;
+    };
+    if read.record.generation != token.generation || read.record.access_used {
+        return;
+    }
+    let used = Grant {
+        access_used: true,
+        ..read.record
+    };
+    if let Ok(true) = app
+        .records()
+        .replace_grant(token.family, read.version, &used)
+        .await
+    {
+        let read = Read {
+            record: used,
+            version: read.version + 1,
+        };
+        app.grants
+            .learn(token.family, read, app.ports.clock.elapsed());
+    }
+}
+
+/// A client that proved who it is, as it is stored.
+pub(super) struct AuthenticatedClient {
+    pub(super) read: Read<Client>,
+}
+
+/// A refused client, and whether the answer must name the Basic scheme (RFC 6749 §5.2).
+pub(super) struct NotAuthenticated {
+    pub(super) error: OAuthError,
+    pub(super) by_header: bool,
+}
+
+impl<E: Into<OAuthError>> From<E> for NotAuthenticated {
+    fn from(error: E) -> Self {
+        Self {
+            error: error.into(),
+            by_header: false,
+        }
+    }
+}
+
+/// Client authentication at `/token` and `/revoke`.
+pub(super) async fn authenticated_client(
+    app: &App,
+    headers: &HeaderMap,
+    form: &Form,
+) -> Result<AuthenticatedClient, NotAuthenticated> {
+    let authorization = headers.get(header::AUTHORIZATION);
+    let by_header = authorization.is_some();
+    let refused = |error| NotAuthenticated { error, by_header };
+    // What is no text is no Basic credentials either.
+    let authorization = authorization.map(|value| value.to_str().unwrap_or_default());
+    let presented = Presented::read(authorization, form).map_err(refused)?;
+    let read = app
+        .records()
+        .client(&presented.client_id)
+        .await?
+        .filter(|read| app.ports.clock.now() < read.record.expires_at)
+        .ok_or_else(|| {
+            refused(OAuthError::invalid_client(
+                "the client is not registered here, register again",
+            ))
+        })?;
+    presented.proves(&read.record).map_err(refused)?;
+    Ok(AuthenticatedClient { read })
+}
+
+/// Why a request body was not taken.
+#[derive(Debug)]
+pub(super) enum NoBody {
+    TooLarge,
+    Broken,
+    /// It is not of the one content type that the endpoint reads.
+    Type,
+}
+
+/// Reads a body of at most `limit` bytes.
+pub(super) async fn body(body: Body, limit: usize) -> Result<Bytes, NoBody> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(NoBody::TooLarge),
+        Err(_) => Err(NoBody::Broken),
+    }
+}
+
+/// Whether the content type is `expected`, whatever parameters follow.
+pub(super) fn is_of_type(headers: &HeaderMap, expected: &str) -> bool {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return false;
+    };
+    let mut parts = value.to_str().unwrap_or_default().split(';').map(str::trim);
+    parts
+        .next()
+        .is_some_and(|essence| essence.eq_ignore_ascii_case(expected))
+        && parts.all(|parameter| {
+            let lower = parameter.to_ascii_lowercase();
+            !lower.starts_with("charset=")
+                || lower.trim_start_matches("charset=").trim_matches('"') == "utf-8"
+        })
+}
+
+/// The body of a form post, undecoded.
+pub(super) async fn form_body(
+    headers: &HeaderMap,
+    content: Body,
+    limit: usize,
+) -> Result<Bytes, NoBody> {
+    if !is_of_type(headers, "application/x-www-form-urlencoded") {
+        return Err(NoBody::Type);
+    }
+    body(content, limit).await
+}
+
+/// The value of the cookie called `name`, if there is exactly one.
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut found = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(key, _)| *key == name)
+        .map(|(_, value)| value);
+    let first = found.next();
+    first.filter(|_| found.next().is_none())
 }

@@ -1,1 +1,167 @@
+//! The HTTP surface. Each endpoint loads what it needs, decides with the pure rules, and commits
+//! in one atomic write.
+
+pub mod authorize;
+pub mod consent;
+pub mod cors;
 pub mod extract;
+pub mod health;
+pub mod mcp;
+pub mod metadata;
+pub mod pages;
+pub mod register;
+pub mod respond;
+pub mod revoke;
+pub mod token;
+
+use std::{net::IpAddr, ops::Deref, sync::Arc};
+
+use axum::{
+    Router,
+    body::Body,
+    middleware,
+    routing::{get, post},
+};
+use http::{HeaderValue, Request, Response};
+use tower::ServiceExt;
+
+use crate::{
+    forward::origin,
+    grants::LiveGrants,
+    identity::backoff::Attempts,
+    journal::Journal,
+    oauth::metadata::{AUTHORIZATION_SERVER, PROTECTED_RESOURCE},
+    policy::Policy,
+    ports::{Clock, Entropy, Store, Upstream},
+    records::Records,
+    token::Keys,
+};
+
+/// Everything that lives as long as the program.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// The outside world as the host provides it.
+pub struct Ports {
+    pub clock: Box<dyn Clock>,
+    pub entropy: Box<dyn Entropy>,
+    pub store: Box<dyn Store>,
+    pub upstream: Box<dyn Upstream>,
+}
+
+pub struct Parts {
+    pub(crate) policy: Policy,
+    pub(crate) keys: Keys,
+    pub(crate) ports: Ports,
+    pub(crate) journal: Journal,
+    pub(crate) grants: LiveGrants,
+    /// Wrong passphrases and PINs.
+    pub(crate) attempts: Attempts,
+    /// Refresh answers given again, counted by the rotation that they repeat.
+    pub(crate) repetitions: token::Repetitions,
+    pub(crate) routes: mcp::Routes,
+    pub(crate) content_security_policy: HeaderValue,
+}
+
+impl App {
+    /// `key` is the content of the key file.
+    pub fn new(policy: Policy, key: &[u8; 32], ports: Ports, journal: Journal) -> Self {
+        let content_security_policy = HeaderValue::try_from(pages::content_security_policy())
+            .expect("our own policy is visible ASCII");
+        Self(Arc::new(Parts {
+            keys: Keys::derive(key, &policy.issuer),
+            grants: LiveGrants::new(policy.grant_freshness),
+            attempts: Attempts::default(),
+            repetitions: token::Repetitions::default(),
+            routes: mcp::Routes::new(&policy),
+            content_security_policy,
+            policy,
+            ports,
+            journal,
+        }))
+    }
+
+    pub(crate) fn records(&self) -> Records<'_> {
+        Records(&*self.ports.store)
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// The address that a request came from, as the listener saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+/// The front door: every request comes in here, whatever the host.
+#[derive(Clone)]
+pub struct Front {
+    app: App,
+    router: Router,
+}
+
+impl Front {
+    pub fn new(app: App) -> Self {
+        Self {
+            router: router(app.clone()),
+            app,
+        }
+    }
+
+    /// Answers one request from `peer`. Calls to MCP endpoints, nearly all there are, branch off
+    /// before the router.
+    pub async fn answer(&self, mut request: Request<Body>, peer: IpAddr) -> Response<Body> {
+        if !origin::is_our_host(request.headers(), &self.app.policy.issuer) {
+            return respond::misdirected();
+        }
+        match self.app.routes.find(request.uri().path()) {
+            Some(route) => mcp::answer_mcp_request(&self.app, route, request).await,
+            None => {
+                request.extensions_mut().insert(Peer(peer));
+                let Ok(response) = self.router.clone().oneshot(request).await;
+                response
+            }
+        }
+    }
+}
+
+/// Every route but the MCP endpoints.
+fn router(app: App) -> Router {
+    let for_programs = Router::new()
+        .route(
+            AUTHORIZATION_SERVER,
+            get(metadata::describe_authorization_server),
+        )
+        .route(
+            &format!("{AUTHORIZATION_SERVER}/{{*path}}"),
+            get(metadata::describe_authorization_server_at),
+        )
+        .route(PROTECTED_RESOURCE, get(metadata::describe_only_resource))
+        .route(
+            &format!("{PROTECTED_RESOURCE}/{{*path}}"),
+            get(metadata::describe_resource),
+        )
+        .route("/register", post(register::register_client))
+        .route("/token", post(token::answer_token_request))
+        .route("/revoke", post(revoke::revoke_token))
+        // CORS outermost, or a browser cannot read a 405.
+        .layer(middleware::from_fn(cors::for_any_origin));
+    let for_people = Router::new()
+        .route(
+            "/authorize",
+            get(authorize::show_consent).post(authorize::show_consent),
+        )
+        .route("/consent", post(consent::decide));
+    Router::new()
+        .merge(for_programs)
+        .merge(for_people)
+        .route("/health", get(health::report_alive))
+        .route("/ready", get(health::report_ready))
+        .fallback(respond::not_found)
+        .with_state(app)
+}

@@ -63,12 +63,12 @@ impl Attempts {
                 last: now,
             });
         if failures.count >= PER_ADDRESS {
-            return Err(failures.last + WAIT - now);
+            return Err((failures.last + WAIT).saturating_sub(now));
         }
         let whole_at = counts.whole_at.max(now) + GLOBAL_INTERVAL;
         let allowance = now + GLOBAL_INTERVAL * GLOBAL_BURST;
         if whole_at > allowance {
-            return Err(whole_at - allowance);
+            return Err(whole_at.saturating_sub(allowance));
         }
         counts.whole_at = whole_at;
         if counts.by_address.len() >= MOST_ADDRESSES && !counts.by_address.contains_key(&block) {
@@ -141,7 +141,7 @@ mod tests {
         }
         assert_eq!(attempts.begin(address(1), T0).unwrap_err(), WAIT);
         assert!(attempts.begin(address(2), T0).is_ok());
-        let almost = T0 + WAIT - Duration::from_secs(1);
+        let almost = T0 + WAIT.saturating_sub(Duration::from_secs(1));
         assert_eq!(
             attempts.begin(address(1), almost).unwrap_err(),
             Duration::from_secs(1)
@@ -201,7 +201,7 @@ mod tests {
     fn memory_is_bounded() {
         let attempts = Attempts::default();
         for n in 0..20_000_u32 {
-            let now = T0 + GLOBAL_INTERVAL * n / 1;
+            let now = T0 + GLOBAL_INTERVAL * n;
             let _ = attempts.begin(IpAddr::from(n.to_be_bytes()), now);
             assert!(attempts.counts().by_address.len() <= MOST_ADDRESSES);
         }

@@ -43,12 +43,12 @@ impl ClientMetadata {
         let members: Map<String, Value> = serde_json::from_slice(body).map_err(|_| {
             OAuthError::invalid_client_metadata("the request body must be one JSON object")
         })?;
-        Ok(Self {
+        Self {
             client_name: client_name(&members)?,
             redirect_uris: redirect_uris(&members)?,
             token_endpoint_auth_method: supported_auth_method(&members)?,
         }
-        .with_supported_types(&members)?)
+        .with_supported_types(&members)
     }
 
     /// Refuses a client that could use nothing of what we offer.

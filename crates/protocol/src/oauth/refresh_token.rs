@@ -105,6 +105,7 @@ impl Grant {
     }
 
     /// The grant after a rotation to generation `to`.
+    #[must_use]
     pub fn rotated(&self, to: u32, asked: Asked, now: Timestamp, policy: &TokenPolicy) -> Self {
         Self {
             generation: to,

@@ -31,7 +31,10 @@ pub fn resolve<'a>(
     let rest = rest.split('?').next().unwrap_or_default();
     let path = &rest[rest.find('/').unwrap_or(rest.len())..];
     let path = path.strip_suffix('/').unwrap_or(path);
-    paths.into_iter().find(|known| *known == path).ok_or_else(unknown)
+    paths
+        .into_iter()
+        .find(|known| *known == path)
+        .ok_or_else(unknown)
 }
 
 #[cfg(test)]

@@ -1,0 +1,277 @@
+//! The authorization endpoint: from a client's request to the page that a person sees
+//! (RFC 6749 §4.1.1). Nothing is stored until that person decides: the request travels through
+//! the page, sealed, and opens only with a cookie of the browser that it was shown in.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use http::{HeaderValue, Method, StatusCode, header};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    App, extract,
+    pages::{Choice, ConsentPage},
+    respond,
+};
+use crate::{
+    journal::{Endpoint, Event},
+    oauth::{
+        authorization::{AuthorizationRequest, Params, Refusal, ReturnAddress},
+        client::Client,
+        error::OAuthError,
+        form::Form,
+        identifiers::ClientId,
+        pkce::CodeChallenge,
+        redirect_uri::RedirectUri,
+        resource,
+        scope::Scope,
+    },
+    ports::Timestamp,
+    records::Read,
+    token::{self, Purpose},
+};
+
+/// How long the page may stay open.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// An authorization request on its way through the consent page.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Transaction {
+    pub(super) id: [u8; 16],
+    pub(super) client_id: ClientId,
+    pub(super) redirect_uri: RedirectUri,
+    pub(super) state: Option<String>,
+    pub(super) code_challenge: CodeChallenge,
+    pub(super) scope: Scope,
+    /// The upstream's path; absent when the person is to choose.
+    pub(super) path: Option<String>,
+    pub(super) expires_at: Timestamp,
+}
+
+/// Why a request got no consent page.
+enum NoPage {
+    /// The redirect URI is not proved, so there is nowhere to tell it but here.
+    Here(OAuthError),
+    ToClient(Box<Refusal>),
+}
+
+/// `GET /authorize`, and `POST` with the same parameters in a form.
+pub(super) async fn show_consent(State(app): State<App>, request: Request) -> Response {
+    let shown = match form(&app, request).await {
+        Ok(form) => consider(&app, Params::new(form)).await,
+        Err(error) => Err(NoPage::Here(error)),
+    };
+    match shown {
+        Ok(response) => response,
+        Err(NoPage::Here(error)) => respond::refused_page(&app, Endpoint::Authorize, &error),
+        Err(NoPage::ToClient(refusal)) => respond::refused_to_client(&app, &refusal),
+    }
+}
+
+async fn form(app: &App, request: Request) -> Result<Form, OAuthError> {
+    let (parts, body) = request.into_parts();
+    if parts.method != Method::POST {
+        return Form::parse(parts.uri.query().unwrap_or_default().as_bytes());
+    }
+    if parts.uri.query().is_some() {
+        return Err(OAuthError::invalid_request(
+            "parameters of a POST belong in its body",
+        ));
+    }
+    let content = extract::form_body(&parts.headers, body, app.policy.limits.oauth_body)
+        .await
+        .map_err(|_| OAuthError::invalid_request("the request body must be a form"))?;
+    Form::parse(&content)
+}
+
+async fn consider(app: &App, params: Params) -> Result<Response, NoPage> {
+    // Load.
+    let client_id = params.client_id().map_err(NoPage::Here)?;
+    let Read { record: client, .. } = registered(app, &client_id).await.map_err(NoPage::Here)?;
+
+    // Decide.
+    let to = params
+        .addressed_to(&client.redirect_uris)
+        .map_err(NoPage::Here)?;
+    let decided = params.check().and_then(|request| {
+        let path = match (&request.resource, &app.policy.upstreams[..]) {
+            (Some(resource), upstreams) => {
+                let paths = upstreams.iter().map(|upstream| &*upstream.path);
+                Some(resource::resolve(resource, &app.policy.issuer, paths)?.to_owned())
+            }
+            (None, [only]) => Some(only.path.clone()),
+            (None, _) => None,
+        };
+        Ok((request, path))
+    });
+    let (request, path) = match decided {
+        Ok(decided) => decided,
+        Err(error) => return Err(NoPage::ToClient(Box::new(Refusal { to, error }))),
+    };
+
+    // Show.
+    let transaction = Transaction::new(app, client_id, to, request, path);
+    let upstream = transaction.path.as_deref();
+    app.journal.record(&Event::ConsentShown {
+        client_id: &transaction.client_id,
+        upstream: app
+            .policy
+            .upstreams
+            .iter()
+            .find(|u| Some(&*u.path) == upstream)
+            .map(|u| &*u.name),
+    });
+    let cookie = token::random_name(&*app.ports.entropy);
+    let sealed = transaction.seal(app, &cookie);
+    let mut response = page(app, StatusCode::OK, &client, &transaction, &sealed, None);
+    if let Ok(set_cookie) = HeaderValue::try_from(transaction.set_cookie(app, &cookie)) {
+        response
+            .headers_mut()
+            .insert(header::SET_COOKIE, set_cookie);
+    }
+    Ok(response)
+}
+
+/// The client of that name, unless its registration has run out.
+pub(super) async fn registered(app: &App, id: &ClientId) -> Result<Read<Client>, OAuthError> {
+    app.records()
+        .client(id)
+        .await?
+        .filter(|read| app.ports.clock.now() < read.record.expires_at)
+        .ok_or_else(|| OAuthError::invalid_request("client_id is not registered here"))
+}
+
+impl Transaction {
+    fn new(
+        app: &App,
+        client_id: ClientId,
+        to: ReturnAddress,
+        request: AuthorizationRequest,
+        path: Option<String>,
+    ) -> Self {
+        Self {
+            id: token::random(&*app.ports.entropy),
+            client_id,
+            redirect_uri: to.redirect_uri,
+            state: to.state,
+            code_challenge: request.code_challenge,
+            scope: request.scope,
+            path,
+            expires_at: app.ports.clock.now() + PATIENCE,
+        }
+    }
+
+    /// Seals the transaction to the browser that has `cookie`.
+    fn seal(&self, app: &App, cookie: &str) -> String {
+        let plain = serde_json::to_vec(self).expect("strings and numbers always serialise");
+        let sealed = app.keys.seal(
+            Purpose::Transaction,
+            &plain,
+            cookie.as_bytes(),
+            &*app.ports.entropy,
+        );
+        format!("{}.{sealed}", self.short_id())
+    }
+
+    /// Opens a sealed transaction with the cookie that was set when it was shown. `None`: it is
+    /// another browser, or nothing that we sealed.
+    pub(super) fn open(app: &App, sealed: &str, headers: &http::HeaderMap) -> Option<Self> {
+        let (short_id, sealed) = sealed.split_once('.')?;
+        let cookie = extract::cookie(headers, &cookie_name(app, short_id))?;
+        let plain = app
+            .keys
+            .open(Purpose::Transaction, sealed, cookie.as_bytes())?;
+        let transaction: Self = serde_json::from_slice(&plain).ok()?;
+        (transaction.short_id() == short_id).then_some(transaction)
+    }
+
+    /// The cookie that binds this transaction to a browser. Each has its own, so that two tabs, or
+    /// a page that a browser loads twice, do not take it from each other.
+    fn set_cookie(&self, app: &App, value: &str) -> String {
+        let name = cookie_name(app, &self.short_id());
+        let secure = if app.policy.issuer.is_https() {
+            "; Secure"
+        } else {
+            ""
+        };
+        let seconds = PATIENCE.as_secs();
+        format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}")
+    }
+
+    fn short_id(&self) -> String {
+        let mut id = token::fingerprint(&self.id);
+        id.truncate(8);
+        id
+    }
+
+    /// Where the answer goes.
+    pub(super) fn return_address(&self) -> ReturnAddress {
+        ReturnAddress {
+            redirect_uri: self.redirect_uri.clone(),
+            state: self.state.clone(),
+        }
+    }
+}
+
+/// Over TLS the prefix keeps other hosts of the domain from planting the cookie (RFC 6265bis
+/// §4.1.3.2); without TLS browsers do not take it.
+fn cookie_name(app: &App, short_id: &str) -> String {
+    let prefix = if app.policy.issuer.is_https() {
+        "__Host-"
+    } else {
+        ""
+    };
+    format!("{prefix}mcp-consent-{short_id}")
+}
+
+/// The consent page for a transaction, `problem` being what was wrong with the last try.
+pub(super) fn page(
+    app: &App,
+    status: StatusCode,
+    client: &Client,
+    transaction: &Transaction,
+    sealed: &str,
+    problem: Option<&str>,
+) -> Response {
+    let upstreams = &app.policy.upstreams;
+    let choices = upstreams
+        .iter()
+        .filter(|upstream| {
+            transaction
+                .path
+                .as_ref()
+                .is_none_or(|path| *path == upstream.path)
+        })
+        .map(|upstream| Choice {
+            name: &upstream.name,
+            title: &upstream.title,
+            address: upstream.resource.as_str(),
+            selected: transaction.path.is_some(),
+        })
+        .collect();
+    let page = ConsentPage {
+        client_name: &client.client_name,
+        return_host: &transaction.redirect_uri.place(),
+        redirect_uri: transaction.redirect_uri.as_str(),
+        returns_to_this_computer: transaction.redirect_uri.is_loopback(),
+        upstreams: choices,
+        abilities: vec![
+            "See and use every tool, prompt and resource of this server, as you.",
+            "Never see the key that this proxy keeps for the server.",
+        ],
+        sign_in: app.policy.sign_in.kind,
+        grant_days: app
+            .policy
+            .tokens
+            .refresh_idle
+            .as_secs()
+            .div_ceil(24 * 60 * 60),
+        transaction: sealed,
+        action: "/consent",
+        problem,
+    };
+    respond::page(app, status, page.render())
+}

@@ -1,0 +1,232 @@
+//! The answer of a person: approve or deny (RFC 6749 §4.1.2).
+
+use axum::{
+    Extension,
+    extract::{Request, State},
+    response::Response,
+};
+use http::{HeaderMap, StatusCode, header};
+
+use super::{
+    App, Peer,
+    authorize::{Transaction, page, registered},
+    extract,
+    respond::{self, Notice},
+};
+use crate::{
+    forward::client_address::client_address,
+    journal::{Endpoint, Event},
+    oauth::{authorization_code::IssuedCode, client::Client, error::OAuthError, form::Form},
+    policy::UpstreamPolicy,
+    records::Decision,
+};
+
+/// Who signs in with the passphrase or PIN.
+const OWNER: &str = "owner";
+
+/// `POST /consent`: the form of the consent page.
+pub(super) async fn decide(
+    State(app): State<App>,
+    Extension(Peer(peer)): Extension<Peer>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    if !is_from_our_page(&app, &parts.headers) {
+        return respond::notice(&app, &Notice::ForeignForm);
+    }
+    let limit = app.policy.limits.oauth_body;
+    let content = match extract::form_body(&parts.headers, body, limit).await {
+        Ok(content) => content,
+        Err(no_body) => return respond::no_body_page(&app, Endpoint::Consent, &no_body),
+    };
+    let address = client_address(peer, &parts.headers, &app.policy.trusted_proxies);
+    let decided = match Form::parse(&content) {
+        Ok(form) => decision(&app, &form, &parts.headers, address).await,
+        Err(error) => Err(error),
+    };
+    decided.unwrap_or_else(|error| respond::refused_page(&app, Endpoint::Consent, &error))
+}
+
+/// Whether the form was sent by a page of ours, as far as the browser says. What binds the form
+/// for sure is its cookie; this catches the attempt early. An origin of `null` is what browsers
+/// send from our own pages, which have no referrer.
+fn is_from_our_page(app: &App, headers: &HeaderMap) -> bool {
+    match headers.get("sec-fetch-site") {
+        Some(site) => site == "same-origin" || site == "none",
+        None => headers
+            .get(header::ORIGIN)
+            .is_none_or(|origin| origin == app.policy.issuer.as_str() || origin == "null"),
+    }
+}
+
+async fn decision(
+    app: &App,
+    form: &Form,
+    headers: &HeaderMap,
+    address: std::net::IpAddr,
+) -> Result<Response, OAuthError> {
+    // Load.
+    let sealed = form.one("transaction")?.unwrap_or_default();
+    let Some(transaction) = Transaction::open(app, sealed, headers) else {
+        return Ok(respond::notice(app, &Notice::ForeignForm));
+    };
+    if transaction.expires_at <= app.ports.clock.now() {
+        return Ok(respond::notice(app, &Notice::Expired));
+    }
+    let client = registered(app, &transaction.client_id).await?.record;
+    let to = transaction.return_address();
+    if !client
+        .redirect_uris
+        .iter()
+        .any(|uri| uri.matches(to.redirect_uri.as_str()))
+    {
+        return Err(OAuthError::invalid_request(
+            "redirect_uri is not one that the client registered",
+        ));
+    }
+
+    let consent = Consent {
+        app,
+        client: &client,
+        transaction: &transaction,
+        sealed,
+        address,
+    };
+    match form.required("decision", "decision is missing")? {
+        "approve" => consent.approve(form).await,
+        "deny" => consent.deny().await,
+        _ => Err(OAuthError::invalid_request(
+            "decision must be approve or deny",
+        )),
+    }
+}
+
+/// One person deciding about one client.
+struct Consent<'a> {
+    app: &'a App,
+    client: &'a Client,
+    transaction: &'a Transaction,
+    sealed: &'a str,
+    address: std::net::IpAddr,
+}
+
+impl Consent<'_> {
+    async fn approve(&self, form: &Form) -> Result<Response, OAuthError> {
+        let app = self.app;
+        let Some(upstream) = self.chosen(form.one("upstream")?) else {
+            return Ok(self.page_again(StatusCode::BAD_REQUEST, "Choose the server first."));
+        };
+
+        // Every attempt counts as wrong until it is found right.
+        let elapsed = app.ports.clock.elapsed();
+        let attempt = match app.attempts.begin(self.address, elapsed) {
+            Ok(attempt) => attempt,
+            Err(wait) => {
+                app.journal.record(&Event::SignInBlocked {
+                    address: self.address,
+                    wait,
+                });
+                return Ok(respond::notice(app, &Notice::TooManyAttempts { wait }));
+            }
+        };
+        if !app
+            .policy
+            .sign_in
+            .is_proved_by(form.one("secret")?.unwrap_or_default())
+        {
+            app.journal.record(&Event::SignInFailed {
+                address: self.address,
+                left: attempt.left,
+            });
+            if attempt.slows_all {
+                app.journal.record(&Event::GuessingSlowed);
+            }
+            let problem = match attempt.left {
+                0 => "That is not right. Wait 15 minutes before you try again.".to_owned(),
+                1 => "That is not right. One attempt is left.".to_owned(),
+                left => format!("That is not right. {left} attempts are left."),
+            };
+            return Ok(self.page_again(StatusCode::UNAUTHORIZED, &problem));
+        }
+        app.attempts.succeeded(&attempt);
+
+        let expires_at = app.ports.clock.now() + app.policy.tokens.code_lifetime;
+        let approved = Decision::Approved(IssuedCode {
+            client_id: self.transaction.client_id.clone(),
+            redirect_uri: self.transaction.redirect_uri.clone(),
+            code_challenge: self.transaction.code_challenge.clone(),
+            subject: OWNER.to_owned(),
+            resource: upstream.resource.clone(),
+            scope: self.transaction.scope.clone(),
+            expires_at,
+        });
+        let code = app.keys.authorization_code(&self.transaction.id);
+        if app
+            .records()
+            .insert_decision(&code, &approved, expires_at)
+            .await?
+        {
+            app.journal.record(&Event::Approved {
+                client_id: &self.transaction.client_id,
+                upstream: &upstream.name,
+                subject: OWNER,
+            });
+        } else {
+            // The form was sent twice: the first decision holds, and gives the same code.
+            match app.records().decision(&code).await? {
+                Some(Decision::Approved(issued)) if issued.expires_at > app.ports.clock.now() => {}
+                Some(Decision::Denied) => {
+                    return Ok(respond::notice(app, &Notice::AlreadyDenied));
+                }
+                _ => return Ok(respond::notice(app, &Notice::Expired)),
+            }
+        }
+        let to = self.transaction.return_address();
+        Ok(respond::see_other(&to.with_code(&code, &app.policy.issuer)))
+    }
+
+    async fn deny(&self) -> Result<Response, OAuthError> {
+        let app = self.app;
+        let code = app.keys.authorization_code(&self.transaction.id);
+        let expires_at = self.transaction.expires_at;
+        if app
+            .records()
+            .insert_decision(&code, &Decision::Denied, expires_at)
+            .await?
+        {
+            app.journal.record(&Event::Denied {
+                client_id: &self.transaction.client_id,
+            });
+        } else if app.records().decision(&code).await? != Some(Decision::Denied) {
+            return Ok(respond::notice(app, &Notice::AlreadyApproved));
+        }
+        let error = OAuthError::access_denied("the person who was asked said no");
+        let to = self.transaction.return_address();
+        Ok(respond::see_other(
+            &to.with_error(&error, &app.policy.issuer),
+        ))
+    }
+
+    /// The upstream that the request named, or else that the person chose.
+    fn chosen(&self, name: Option<&str>) -> Option<&UpstreamPolicy> {
+        let upstreams = &self.app.policy.upstreams;
+        let chosen = match &self.transaction.path {
+            Some(path) => upstreams.iter().find(|upstream| upstream.path == *path),
+            None => upstreams
+                .iter()
+                .find(|upstream| Some(&*upstream.name) == name),
+        };
+        chosen.map(|upstream| &**upstream)
+    }
+
+    fn page_again(&self, status: StatusCode, problem: &str) -> Response {
+        page(
+            self.app,
+            status,
+            self.client,
+            self.transaction,
+            self.sealed,
+            Some(problem),
+        )
+    }
+}

@@ -1,0 +1,300 @@
+//! The proxied endpoint: bearer check, then the request goes to the upstream and its answer comes
+//! back, both as they stream. Nothing in here reads a body.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Limited;
+
+use super::{
+    App, cors,
+    extract::{self, NoPermit, Permit},
+    respond,
+};
+use crate::{
+    forward::{
+        headers::{self, MCP_SESSION_ID},
+        origin,
+    },
+    journal::{CallRefused, Endpoint, Era, Event, UpstreamFailed},
+    oauth::{bearer::Challenges, metadata::PROTECTED_RESOURCE},
+    policy::{Destination, Policy, UpstreamPolicy},
+    ports::UpstreamError,
+    token::Purpose,
+};
+
+/// One upstream, with what every refusal needs made beforehand.
+pub(crate) struct Route {
+    upstream: Arc<UpstreamPolicy>,
+    challenges: Challenges,
+}
+
+/// The upstreams by path.
+pub(crate) struct Routes(HashMap<String, Route>);
+
+impl Routes {
+    pub(super) fn new(policy: &Policy) -> Self {
+        let route = |upstream: &Arc<UpstreamPolicy>| {
+            let metadata = policy
+                .issuer
+                .url(&format!("{PROTECTED_RESOURCE}{}", upstream.path));
+            let route = Route {
+                upstream: Arc::clone(upstream),
+                challenges: Challenges::new(&metadata),
+            };
+            (upstream.path.clone(), route)
+        };
+        Self(policy.upstreams.iter().map(route).collect())
+    }
+
+    /// The upstream at `path` or above it. Everything below an upstream's path is guarded like the
+    /// path itself.
+    pub(super) fn find(&self, path: &str) -> Option<&Route> {
+        self.0.get(path).or_else(|| {
+            self.0.values().find(|route| {
+                path.strip_prefix(&route.upstream.path)
+                    .is_some_and(|rest| rest.starts_with('/'))
+            })
+        })
+    }
+}
+
+/// Answers one request to an upstream's path, whatever its method.
+pub(super) async fn answer_mcp_request(
+    app: &App,
+    route: &Route,
+    request: Request<Body>,
+) -> Response<Body> {
+    // The origin first: a page that may not call learns nothing, not even how to sign in.
+    let origin = match origin::allowed(request.headers(), &app.policy) {
+        Ok(origin) => origin.cloned(),
+        Err(_) => return refuse(app, route, CallRefused::Origin),
+    };
+    let mut response =
+        if origin.is_some() && cors::is_preflight(request.method(), request.headers()) {
+            cors::preflight(request.headers())
+        } else {
+            answer(app, route, request).await
+        };
+    if let Some(origin) = origin {
+        cors::allow(origin, response.headers_mut());
+    }
+    response
+}
+
+async fn answer(app: &App, route: &Route, request: Request<Body>) -> Response<Body> {
+    let permit = match extract::permit(app, &route.upstream, request.headers(), request.uri()).await
+    {
+        Ok(permit) => permit,
+        Err(NoPermit::Refused(why)) => {
+            return refuse(app, route, CallRefused::Bearer(why));
+        }
+        Err(NoPermit::Store(error)) => {
+            return respond::refused(app, Endpoint::Mcp, &error.into(), false);
+        }
+    };
+    match Call::new(app, route, request, &permit) {
+        Ok(call) => call.forward(permit).await,
+        Err(why) => refuse(app, route, why),
+    }
+}
+
+/// Answers a call that does not reach the upstream.
+fn refuse(app: &App, route: &Route, why: CallRefused) -> Response<Body> {
+    app.journal.record(&Event::CallRefused {
+        upstream: &route.upstream,
+        why,
+    });
+    let challenge = match why {
+        CallRefused::Bearer(refused) => Some(route.challenges.answering(refused)),
+        _ => None,
+    };
+    respond::call_refused(why, challenge)
+}
+
+/// A call that may go to its upstream.
+struct Call<'a> {
+    app: &'a App,
+    upstream: &'a UpstreamPolicy,
+    method: Method,
+    era: Era,
+    request: Request<Body>,
+}
+
+impl<'a> Call<'a> {
+    /// Makes the upstream's request of the client's: its own address, the headers that cross, the
+    /// session as the upstream knows it, and last the credential, over whatever is there.
+    fn new(
+        app: &'a App,
+        route: &'a Route,
+        request: Request<Body>,
+        permit: &Permit,
+    ) -> Result<Self, CallRefused> {
+        let (parts, body) = request.into_parts();
+        let upstream = &*route.upstream;
+        let below = parts.uri.path().strip_prefix(&*upstream.path);
+        if !matches!(below, Some("" | "/")) {
+            return Err(CallRefused::Path);
+        }
+        if matches!(parts.method, Method::TRACE | Method::CONNECT) {
+            return Err(CallRefused::Method);
+        }
+        let body = limited(app, &parts.headers, body)?;
+        let is_modern = headers::is_modern(&parts.headers);
+        let mut crossing = headers::for_upstream(&parts.headers);
+        if !is_modern && let Some(session) = parts.headers.get(MCP_SESSION_ID) {
+            crossing.insert(MCP_SESSION_ID, open_session(app, permit, session)?);
+        }
+        let mut request = Request::new(body);
+        if let Destination::Remote {
+            endpoint,
+            credential,
+        } = &upstream.destination
+        {
+            *request.uri_mut() = credential.address(endpoint, parts.uri.query());
+            credential.set_on(&mut crossing);
+        }
+        *request.method_mut() = parts.method.clone();
+        *request.headers_mut() = crossing;
+        Ok(Self {
+            app,
+            upstream,
+            method: parts.method,
+            era: if is_modern { Era::Modern } else { Era::Legacy },
+            request,
+        })
+    }
+
+    /// Sends the call, and passes on the answer or says why there is none.
+    async fn forward(self, permit: Permit) -> Response<Body> {
+        let Self {
+            app,
+            upstream,
+            method,
+            era,
+            request,
+        } = self;
+        let client_id = permit.client_id().clone();
+        let session_context = (era == Era::Legacy).then(|| session_context(&permit));
+        let started = app.ports.clock.elapsed();
+        let response = match app.ports.upstream.send(permit, request).await {
+            Ok(response) => response,
+            Err(error) => return failed(app, upstream, &error),
+        };
+        let took: Duration = app.ports.clock.elapsed().saturating_sub(started);
+        let status = response.status();
+        if let Some(why) = not_passed_on(status) {
+            app.journal.record(&Event::UpstreamFailed {
+                upstream,
+                why,
+                cause: None,
+            });
+            return respond::upstream_failed(why, response.headers().get(header::RETRY_AFTER));
+        }
+        app.journal.record(&Event::CallForwarded {
+            upstream,
+            client_id: &client_id,
+            method: &method,
+            status,
+            era,
+            took,
+        });
+        let (mut parts, body) = response.into_parts();
+        let mut crossing = headers::for_client(&parts.headers);
+        if let (Some(context), Some(session)) = (session_context, parts.headers.get(MCP_SESSION_ID))
+            && let Ok(sealed) = HeaderValue::try_from(app.keys.seal(
+                Purpose::McpSession,
+                session.as_bytes(),
+                &context,
+                &*app.ports.entropy,
+            ))
+        {
+            crossing.insert(MCP_SESSION_ID, sealed);
+        }
+        parts.headers = crossing;
+        parts.extensions = http::Extensions::new();
+        Response::from_parts(parts, body)
+    }
+}
+
+/// The body, which may not be longer than the limit. A length that is declared is believed here,
+/// since HTTP lets no more through.
+fn limited(app: &App, headers: &HeaderMap, body: Body) -> Result<Body, CallRefused> {
+    let limit = app.policy.limits.mcp_body;
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    match declared {
+        Some(length) if length > limit => Err(CallRefused::TooLarge),
+        Some(_) => Ok(body),
+        None if http_body::Body::is_end_stream(&body) => Ok(body),
+        None => {
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            Ok(Body::new(Limited::new(body, limit)))
+        }
+    }
+}
+
+/// Who a session belongs to. An upstream that sees one key for everybody cannot keep people apart,
+/// so the id that a client holds opens only for the same person, client and upstream.
+fn session_context(permit: &Permit) -> Vec<u8> {
+    let parts = [
+        permit.upstream().name.as_str(),
+        permit.subject(),
+        permit.client_id().as_str(),
+    ];
+    parts.join("\0").into_bytes()
+}
+
+fn open_session(
+    app: &App,
+    permit: &Permit,
+    session: &HeaderValue,
+) -> Result<HeaderValue, CallRefused> {
+    session
+        .to_str()
+        .ok()
+        .and_then(|sealed| {
+            app.keys
+                .open(Purpose::McpSession, sealed, &session_context(permit))
+        })
+        .and_then(|id| HeaderValue::from_bytes(&id).ok())
+        .ok_or(CallRefused::Session)
+}
+
+/// Why an answer of this status is not passed on: it would send the client away to sign in
+/// elsewhere, to another place, or into a wrong conclusion about its session.
+fn not_passed_on(status: StatusCode) -> Option<UpstreamFailed> {
+    match status.as_u16() {
+        401 | 403 | 407 => Some(UpstreamFailed::CredentialRefused(status)),
+        304 => None,
+        300..=399 => Some(UpstreamFailed::Redirected(status)),
+        500..=599 => Some(UpstreamFailed::ServerError(status)),
+        200..=299 | 400..=499 => None,
+        _ => Some(UpstreamFailed::Nonsense(status)),
+    }
+}
+
+fn failed(app: &App, upstream: &UpstreamPolicy, error: &UpstreamError) -> Response<Body> {
+    let why = match error {
+        UpstreamError::Unreachable(_) => UpstreamFailed::Unreachable,
+        UpstreamError::TimedOut => UpstreamFailed::TimedOut,
+        UpstreamError::Broken(_) => UpstreamFailed::Broken,
+        UpstreamError::RequestBody(cause) => {
+            let why = if respond::is_length_limit(&**cause) {
+                CallRefused::TooLarge
+            } else {
+                CallRefused::Body
+            };
+            app.journal.record(&Event::CallRefused { upstream, why });
+            return respond::call_refused(why, None);
+        }
+    };
+    app.journal.record(&Event::UpstreamFailed {
+        upstream,
+        why,
+        cause: Some(error),
+    });
+    respond::upstream_failed(why, None)
+}

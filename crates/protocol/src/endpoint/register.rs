@@ -1,0 +1,109 @@
+//! Dynamic client registration (RFC 7591).
+
+use std::time::Duration;
+
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use http::StatusCode;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{
+    App,
+    extract::{self, NoBody},
+    respond,
+};
+use crate::{
+    journal::{Endpoint, Event},
+    oauth::{
+        client::{Client, ClientMetadata},
+        client_auth::AuthMethod,
+        error::OAuthError,
+        identifiers::ClientId,
+        redirect_uri::RedirectUri,
+    },
+    token,
+};
+
+/// How long a registration stays that nothing was approved for.
+const UNUSED: Duration = Duration::from_hours(24);
+
+/// What a new client is told (RFC 7591 §3.2.1): what was registered, and no null members.
+#[derive(Serialize)]
+struct Registered<'a> {
+    client_id: &'a ClientId,
+    client_id_issued_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret: Option<String>,
+    /// 0: the secret does not expire.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret_expires_at: Option<u64>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    client_name: &'a str,
+    redirect_uris: &'a [RedirectUri],
+    token_endpoint_auth_method: AuthMethod,
+    grant_types: [&'static str; 2],
+    response_types: [&'static str; 1],
+}
+
+/// `POST /register`.
+pub(super) async fn register_client(State(app): State<App>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let content = if extract::is_of_type(&parts.headers, "application/json") {
+        extract::body(body, app.policy.limits.registration_body).await
+    } else {
+        Err(NoBody::Type)
+    };
+    let content = match content {
+        Ok(content) => content,
+        Err(no_body) => return respond::no_body(&app, Endpoint::Register, &no_body),
+    };
+    match register(&app, &content).await {
+        Ok(response) => response,
+        Err(error) => respond::refused(&app, Endpoint::Register, &error, false),
+    }
+}
+
+async fn register(app: &App, content: &[u8]) -> Result<Response, OAuthError> {
+    let metadata = ClientMetadata::parse(content)?;
+    let now = app.ports.clock.now();
+    let entropy = &*app.ports.entropy;
+    let secret = match metadata.token_endpoint_auth_method {
+        AuthMethod::None => None,
+        AuthMethod::ClientSecretPost | AuthMethod::ClientSecretBasic => {
+            Some(token::client_secret(entropy))
+        }
+    };
+    let client = Client {
+        client_id: ClientId::presented(token::random_name(entropy)),
+        client_name: metadata.client_name,
+        redirect_uris: metadata.redirect_uris,
+        token_endpoint_auth_method: metadata.token_endpoint_auth_method,
+        secret_digest: secret.as_ref().map(|secret| Sha256::digest(secret).into()),
+        registered_at: now,
+        expires_at: now + UNUSED,
+    };
+    // With 128 random bits in the name, one that is taken was taken by this very write, whose
+    // first answer the store lost.
+    app.records().insert_client(&client).await?;
+    app.journal.record(&Event::ClientRegistered {
+        client_id: &client.client_id,
+        client_name: &client.client_name,
+    });
+    Ok(respond::json(
+        StatusCode::CREATED,
+        &Registered {
+            client_id: &client.client_id,
+            client_id_issued_at: now.0,
+            client_secret_expires_at: secret.as_ref().map(|_| 0),
+            client_secret: secret,
+            client_name: &client.client_name,
+            redirect_uris: &client.redirect_uris,
+            token_endpoint_auth_method: client.token_endpoint_auth_method,
+            grant_types: ["authorization_code", "refresh_token"],
+            response_types: ["code"],
+        },
+    ))
+}

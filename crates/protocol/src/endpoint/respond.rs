@@ -1,0 +1,450 @@
+//! Refusals and faults become responses here, and only here: the one file that knows status codes.
+
+use std::{error::Error, time::Duration};
+
+use axum::body::Body;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body_util::LengthLimitError;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{App, extract::NoBody, pages::MessagePage};
+use crate::{
+    journal::{CallRefused, Endpoint, Event, UpstreamFailed},
+    oauth::{
+        authorization::Refusal,
+        bearer,
+        error::{ErrorCode, OAuthError},
+    },
+    token,
+};
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Seconds after which a client may try again when the store is in trouble.
+const RETRY_SOON: HeaderValue = HeaderValue::from_static("5");
+
+/// A JSON answer that nobody keeps.
+pub(super) fn json<T: Serialize + ?Sized>(status: StatusCode, document: &T) -> Response<Body> {
+    let text = serde_json::to_vec(document).expect("our documents are strings, numbers and lists");
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, NO_STORE);
+    response
+}
+
+/// An answer without content.
+pub(super) fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, NO_STORE);
+    response
+}
+
+/// There is nothing at this path. JSON, since discovery stumbles over pages.
+pub(super) async fn not_found() -> Response<Body> {
+    json(
+        StatusCode::NOT_FOUND,
+        &json!({ "error": "not_found", "error_description": "there is nothing at this address" }),
+    )
+}
+
+/// The request came under a name that is not ours.
+pub(super) fn misdirected() -> Response<Body> {
+    json(
+        StatusCode::MISDIRECTED_REQUEST,
+        &json!({ "error": "invalid_request", "error_description": "the Host header does not name this server" }),
+    )
+}
+
+/// The status that goes with an error code at an endpoint for programs (RFC 6749 §5.2).
+fn status_of(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::InvalidClient | ErrorCode::InvalidToken => StatusCode::UNAUTHORIZED,
+        ErrorCode::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
+        ErrorCode::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// A refusal to a program. `by_header`: it authenticated with the `Authorization` header, so the
+/// answer must name that scheme.
+pub(super) fn refused(
+    app: &App,
+    endpoint: Endpoint,
+    error: &OAuthError,
+    by_header: bool,
+) -> Response<Body> {
+    let status = status_of(error.code);
+    note(app, endpoint, error);
+    let mut response = json(
+        status,
+        &json!({ "error": error.code, "error_description": error.description }),
+    );
+    let headers = response.headers_mut();
+    if status == StatusCode::UNAUTHORIZED && by_header {
+        headers.insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Basic realm=\"mcp-oauth-proxy\""),
+        );
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, RETRY_SOON);
+    }
+    response
+}
+
+/// A request body that was not taken, to a program.
+pub(super) fn no_body(app: &App, endpoint: Endpoint, why: &NoBody) -> Response<Body> {
+    let (status, error) = unreadable(endpoint, why);
+    note(app, endpoint, &error);
+    json(
+        status,
+        &json!({ "error": error.code, "error_description": error.description }),
+    )
+}
+
+/// A request body that was not taken, to a person.
+pub(super) fn no_body_page(app: &App, endpoint: Endpoint, why: &NoBody) -> Response<Body> {
+    let (status, error) = unreadable(endpoint, why);
+    note(app, endpoint, &error);
+    error_page(app, status, &error, None)
+}
+
+fn unreadable(endpoint: Endpoint, why: &NoBody) -> (StatusCode, OAuthError) {
+    let (status, description) = match why {
+        NoBody::TooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the request body is too large",
+        ),
+        NoBody::Broken => (
+            StatusCode::BAD_REQUEST,
+            "the request body could not be read to its end",
+        ),
+        NoBody::Type if endpoint == Endpoint::Register => (
+            StatusCode::BAD_REQUEST,
+            "the content type must be application/json",
+        ),
+        NoBody::Type => (
+            StatusCode::BAD_REQUEST,
+            "the content type must be application/x-www-form-urlencoded",
+        ),
+    };
+    let error = match endpoint {
+        Endpoint::Register => OAuthError::invalid_client_metadata(description),
+        _ => OAuthError::invalid_request(description),
+    };
+    (status, error)
+}
+
+/// A refusal at the authorization endpoint that must not travel: the redirect URI is not proved.
+pub(super) fn refused_page(app: &App, endpoint: Endpoint, error: &OAuthError) -> Response<Body> {
+    let request_id = note(app, endpoint, error);
+    error_page(app, status_of(error.code), error, request_id.as_deref())
+}
+
+fn error_page(
+    app: &App,
+    status: StatusCode,
+    error: &OAuthError,
+    request_id: Option<&str>,
+) -> Response<Body> {
+    let explanation = format!("The reason: {}.", error.description);
+    let (title, next_step) = if status.is_server_error() {
+        (
+            "This does not work right now",
+            "Wait a moment, then start again from your app.",
+        )
+    } else {
+        (
+            "This request cannot be approved",
+            "Close this page and connect again from your app. If it happens again, remove the \
+             connection there and add it anew.",
+        )
+    };
+    let page = MessagePage {
+        title,
+        explanation: &explanation,
+        next_step,
+        request_id,
+    };
+    let mut response = self::page(app, status, page.render());
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, RETRY_SOON);
+    }
+    response
+}
+
+/// A refusal that the client is told about at its own, proved, redirect URI.
+pub(super) fn refused_to_client(app: &App, refusal: &Refusal) -> Response<Body> {
+    note(app, Endpoint::Authorize, &refusal.error);
+    see_other(&refusal.to.with_error(&refusal.error, &app.policy.issuer))
+}
+
+/// Takes the browser somewhere with a GET, whatever it sent (RFC 9700 §4.12).
+pub(super) fn see_other(location: &str) -> Response<Body> {
+    let mut response = empty(StatusCode::SEE_OTHER);
+    let location =
+        HeaderValue::try_from(location).expect("redirect URIs are ASCII, parameters are encoded");
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, location);
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
+    response
+}
+
+/// A page for a person, with everything that keeps it from being framed, cached or read along.
+/// No `form-action`: browsers hold it against the whole way back to the client.
+pub(super) fn page(app: &App, status: StatusCode, html: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(html));
+    *response.status_mut() = status;
+    let headers: &mut HeaderMap = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        app.content_security_policy.clone(),
+    );
+    for (name, value) in [
+        ("cross-origin-opener-policy", "same-origin"),
+        ("referrer-policy", "no-referrer"),
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// What a person is told when there is nothing to approve.
+pub(super) enum Notice {
+    /// The form was not sent from the browser that it was shown in.
+    ForeignForm,
+    Expired,
+    AlreadyApproved,
+    AlreadyDenied,
+    TooManyAttempts {
+        wait: Duration,
+    },
+}
+
+/// The page that says so.
+pub(super) fn notice(app: &App, notice: &Notice) -> Response<Body> {
+    let start_again = "Go back to your app and connect again.";
+    let waiting;
+    let (status, title, explanation, next_step) = match notice {
+        Notice::ForeignForm => (
+            StatusCode::FORBIDDEN,
+            "This page was not opened here",
+            "The form did not come from the browser window that it was shown in, or cookies are \
+             blocked, or it was open for too long.",
+            start_again,
+        ),
+        Notice::Expired => (
+            StatusCode::BAD_REQUEST,
+            "This page has expired",
+            "It was open for too long, so nothing was approved.",
+            start_again,
+        ),
+        Notice::AlreadyApproved => (
+            StatusCode::CONFLICT,
+            "This was approved already",
+            "The app was approved from this page before, so it cannot be denied here any more.",
+            "To take the approval back, disconnect the app.",
+        ),
+        Notice::AlreadyDenied => (
+            StatusCode::CONFLICT,
+            "This was denied already",
+            "The app was denied from this page before, so it cannot be approved here any more.",
+            start_again,
+        ),
+        Notice::TooManyAttempts { wait } => {
+            waiting = match wait.as_secs() {
+                seconds @ 0..90 => format!("Wait {} seconds, then try again.", seconds.max(1)),
+                seconds => format!("Wait {} minutes, then try again.", seconds.div_ceil(60)),
+            };
+            (
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many wrong attempts",
+                "To keep others from guessing, no further attempt is looked at for now.",
+                waiting.as_str(),
+            )
+        }
+    };
+    let message = MessagePage {
+        title,
+        explanation,
+        next_step,
+        request_id: None,
+    };
+    let mut response = page(app, status, message.render());
+    if let Notice::TooManyAttempts { wait } = notice {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, wait.as_secs().max(1).into());
+    }
+    response
+}
+
+/// A call that did not reach its upstream.
+pub(super) fn call_refused(why: CallRefused, challenge: Option<HeaderValue>) -> Response<Body> {
+    let (status, error, description) = match why {
+        CallRefused::Bearer(bearer::Refused::NoToken) => (
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "this server needs an access token",
+        ),
+        CallRefused::Bearer(bearer::Refused::InvalidToken) => (
+            StatusCode::UNAUTHORIZED,
+            "invalid_token",
+            "the access token is unknown, expired, revoked or for another resource",
+        ),
+        CallRefused::Bearer(bearer::Refused::Malformed) => (
+            StatusCode::BAD_REQUEST,
+            "invalid_request",
+            "present one access token, in one Authorization header",
+        ),
+        CallRefused::Origin => (
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "pages of this origin may not call this server",
+        ),
+        CallRefused::Method => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            "invalid_request",
+            "this method is not passed on",
+        ),
+        CallRefused::TooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "invalid_request",
+            "the request body is too large",
+        ),
+        CallRefused::Session => (
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "this MCP session does not exist, start a new one",
+        ),
+        CallRefused::Path => (
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "there is nothing at this address",
+        ),
+        CallRefused::Body => (
+            StatusCode::BAD_REQUEST,
+            "invalid_request",
+            "the request body could not be read to its end",
+        ),
+    };
+    let mut response = json(
+        status,
+        &json!({ "error": error, "error_description": description }),
+    );
+    if let Some(challenge) = challenge {
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+/// The upstream's part failed. Never 401, which would send the client to sign in again, nor 404,
+/// which would end its session; nothing of the upstream's own answer is shown.
+pub(super) fn upstream_failed(
+    why: UpstreamFailed,
+    retry_after: Option<&HeaderValue>,
+) -> Response<Body> {
+    let (status, message) = match why {
+        UpstreamFailed::Unreachable => (
+            StatusCode::BAD_GATEWAY,
+            "the MCP server behind this proxy cannot be reached",
+        ),
+        UpstreamFailed::TimedOut => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "the MCP server behind this proxy did not answer in time",
+        ),
+        UpstreamFailed::Broken => (
+            StatusCode::BAD_GATEWAY,
+            "the MCP server behind this proxy broke off the connection",
+        ),
+        UpstreamFailed::CredentialRefused(_) => (
+            StatusCode::BAD_GATEWAY,
+            "the MCP server behind this proxy does not accept the proxy's credential; its \
+             operator has to renew it",
+        ),
+        UpstreamFailed::Redirected(_) => (
+            StatusCode::BAD_GATEWAY,
+            "the MCP server behind this proxy redirects elsewhere; its operator has to correct \
+             the address",
+        ),
+        UpstreamFailed::ServerError(StatusCode::GATEWAY_TIMEOUT) => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "the MCP server behind this proxy did not answer in time",
+        ),
+        UpstreamFailed::ServerError(_) => (
+            StatusCode::BAD_GATEWAY,
+            "the MCP server behind this proxy failed",
+        ),
+        UpstreamFailed::Nonsense(_) => (
+            StatusCode::BAD_GATEWAY,
+            "the MCP server behind this proxy gave an answer that is no HTTP answer",
+        ),
+    };
+    let mut response = json(
+        status,
+        // A server error of ours, from the range that JSON-RPC leaves to implementations.
+        &json!({ "jsonrpc": "2.0", "id": null, "error": { "code": -32000, "message": message } }),
+    );
+    if let Some(retry_after) = retry_after {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, retry_after.clone());
+    }
+    response
+}
+
+/// Whether a failed request body failed by being too long.
+pub(super) fn is_length_limit(error: &(dyn Error + 'static)) -> bool {
+    let mut error = Some(error);
+    while let Some(cause) = error {
+        if cause.is::<LengthLimitError>() {
+            return true;
+        }
+        error = cause.source();
+    }
+    false
+}
+
+/// Writes a refusal into the journal, once; a failure with its cause, and an id that names it.
+fn note(app: &App, endpoint: Endpoint, error: &OAuthError) -> Option<String> {
+    if !matches!(
+        error.code,
+        ErrorCode::ServerError | ErrorCode::TemporarilyUnavailable
+    ) {
+        let description = &error.description;
+        app.journal.record(&Event::Refused {
+            endpoint,
+            error: error.code,
+            description,
+        });
+        return None;
+    }
+    let request_id = token::random_name(&*app.ports.entropy);
+    app.journal.record(&Event::Failed {
+        endpoint,
+        request_id: &request_id,
+        cause: error,
+    });
+    Some(request_id)
+}

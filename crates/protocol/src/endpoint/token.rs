@@ -1,0 +1,370 @@
+//! The token endpoint: codes become grants, refresh tokens are rotated (RFC 6749 §3.2).
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
+
+use super::{
+    App,
+    extract::{self, AuthenticatedClient, NotAuthenticated},
+    respond,
+};
+use crate::{
+    journal::{Endpoint, Event},
+    oauth::{
+        access_token::{AccessToken, Family},
+        authorization_code::{self, CodeExchange},
+        client::Client,
+        error::OAuthError,
+        form::Form,
+        grant::{Asked, Grant, Revoked},
+        identifiers::Resource,
+        pkce::CodeVerifier,
+        refresh_token::Rotation,
+        resource,
+        scope::Scope,
+    },
+    ports::Timestamp,
+    records::{Decision, Read},
+    token::{self, PresentedRefreshToken},
+};
+
+/// How often one rotation is repeated at most.
+const MOST_REPETITIONS: u16 = 256;
+/// Rotations whose repetitions are counted.
+const MOST_COUNTED: usize = 10_000;
+/// How often a write that lost a race is tried again, each time on what the winner left.
+const MOST_TRIES: usize = 64;
+
+/// A successful answer (RFC 6749 §5.1).
+#[derive(Serialize)]
+struct Issued<'a> {
+    access_token: String,
+    token_type: &'static str,
+    expires_in: u64,
+    refresh_token: String,
+    scope: &'a Scope,
+}
+
+/// `POST /token`.
+pub(super) async fn answer_token_request(State(app): State<App>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let limit = app.policy.limits.oauth_body;
+    let content = match extract::form_body(&parts.headers, body, limit).await {
+        Ok(content) => content,
+        Err(no_body) => return respond::no_body(&app, Endpoint::Token, &no_body),
+    };
+    match exchange(&app, &parts.headers, &content).await {
+        Ok(response) => response,
+        Err(no) => respond::refused(&app, Endpoint::Token, &no.error, no.by_header),
+    }
+}
+
+async fn exchange(
+    app: &App,
+    headers: &HeaderMap,
+    content: &[u8],
+) -> Result<Response, NotAuthenticated> {
+    let form = Form::parse(content)?;
+    if form.repeated("resource").is_some() {
+        return Err(OAuthError::invalid_request("a parameter is given more than once").into());
+    }
+    let grant_type = form.required("grant_type", "grant_type is missing")?;
+    if !["authorization_code", "refresh_token"].contains(&grant_type) {
+        return Err(OAuthError::unsupported_grant_type(
+            "grant_type must be authorization_code or refresh_token",
+        )
+        .into());
+    }
+    let client = extract::authenticated_client(app, headers, &form).await?;
+    let asked = Asked {
+        scope: form.one("scope")?.map(str::to_owned),
+        resource: asked_resource(app, &form)?,
+    };
+    Ok(match grant_type {
+        "authorization_code" => redeem(app, &client, &form, &asked).await?,
+        _ => refresh(app, &client, &form, asked).await?,
+    })
+}
+
+/// The `resource` parameter, in its canonical spelling.
+fn asked_resource(app: &App, form: &Form) -> Result<Option<Resource>, OAuthError> {
+    let mut asked = None;
+    for presented in form.all("resource") {
+        let paths = app.policy.upstreams.iter().map(|upstream| &*upstream.path);
+        let path = resource::resolve(presented, &app.policy.issuer, paths)?;
+        let canonical = Resource::at(&app.policy.issuer, path);
+        if asked.is_some_and(|other| other != canonical) {
+            return Err(OAuthError::invalid_target("resource must be given once"));
+        }
+        asked = Some(canonical);
+    }
+    Ok(asked)
+}
+
+/// Redeems an authorization code (RFC 6749 §4.1.3). Everything is checked before anything is
+/// spent; inserting the grant is what spends the code, so it succeeds exactly once.
+async fn redeem(
+    app: &App,
+    client: &AuthenticatedClient,
+    form: &Form,
+    asked: &Asked,
+) -> Result<Response, OAuthError> {
+    // Load.
+    let code = form.required("code", "code is missing")?;
+    let code_verifier = form.required("code_verifier", "code_verifier is missing")?;
+    let code_verifier = CodeVerifier::parse(code_verifier)?;
+    let Some(Decision::Approved(issued)) = app.records().decision(code).await? else {
+        return Err(OAuthError::invalid_grant("the code is not known"));
+    };
+
+    // Decide.
+    let now = app.ports.clock.now();
+    let by = CodeExchange {
+        client_id: &client.read.record.client_id,
+        code_verifier: &code_verifier,
+        redirect_uri: form.one("redirect_uri")?,
+        resource: asked.resource.as_ref(),
+    };
+    let family = app.keys.family(code);
+    if let Err(refused) = issued.redeem(&by, now) {
+        return Err(refused);
+    }
+
+    // Commit.
+    let tokens = &app.policy.tokens;
+    let absolute_expires_at = now + tokens.refresh_absolute;
+    let grant = Grant {
+        client_id: issued.client_id,
+        subject: issued.subject,
+        resource: issued.resource,
+        scope: issued.scope,
+        created_at: now,
+        generation: 1,
+        rotated_at: now,
+        rotated_with: Asked::default(),
+        access_used: false,
+        salt: token::random(&*app.ports.entropy),
+        idle_expires_at: now + tokens.refresh_idle,
+        absolute_expires_at,
+        revoked: None,
+    };
+    keep_client(app, &client.read, grant.expires_at()).await?;
+    if !app.records().insert_grant(family, &grant).await? {
+        return Err(redeemed_again(app, family, now).await?);
+    }
+    let live = learn(app, family, grant, 1);
+    app.journal.record(&Event::CodeRedeemed {
+        client_id: &live.client_id,
+        grant: &token::fingerprint(&family.0),
+    });
+    Ok(issue(app, family, &live))
+}
+
+/// A second, in every way valid, redemption of a code: theft, unless it came with the first.
+async fn redeemed_again(
+    app: &App,
+    family: Family,
+    now: Timestamp,
+) -> Result<OAuthError, OAuthError> {
+    if let Some(read) = app.records().grant(family).await?
+        && authorization_code::is_theft(&read.record, now)
+    {
+        revoke(app, family, Revoked::CodeReuse).await?;
+    }
+    Ok(OAuthError::invalid_grant("the code was already redeemed"))
+}
+
+/// Rotates a refresh token (RFC 6749 §6). The write names the version that the decision was made
+/// on; who loses the race decides again on what the winner wrote, and so gets the same answer.
+async fn refresh(
+    app: &App,
+    client: &AuthenticatedClient,
+    form: &Form,
+    asked: Asked,
+) -> Result<Response, OAuthError> {
+    let unknown = || OAuthError::invalid_grant("the refresh token is not known");
+    let presented = form.required("refresh_token", "refresh_token is missing")?;
+    let presented = PresentedRefreshToken::parse(presented).ok_or_else(unknown)?;
+    let family = presented.family;
+    for _ in 0..MOST_TRIES {
+        // Load.
+        let Some(read) = app.records().grant(family).await? else {
+            return Err(unknown());
+        };
+        let grant = &read.record;
+        if !app.keys.is_genuine(&presented, grant) {
+            return Err(unknown());
+        }
+        if grant.client_id != client.read.record.client_id {
+            return Err(OAuthError::invalid_grant(
+                "the refresh token was issued to another client",
+            ));
+        }
+
+        // Decide.
+        let now = app.ports.clock.now();
+        let tokens = &app.policy.tokens;
+        let name = token::fingerprint(&family.0);
+        let to = match grant.rotate(presented.generation, &asked, now, tokens)? {
+            Rotation::Rotate { to } | Rotation::Heal { to } => to,
+            Rotation::Repeat { generation, why } => {
+                if !app.repetitions.allow(family, generation) {
+                    return Err(OAuthError::invalid_grant(
+                        "the refresh was repeated too often",
+                    ));
+                }
+                app.journal.record(&Event::RefreshRepeated {
+                    client_id: &grant.client_id,
+                    grant: &name,
+                    why,
+                    age: now - grant.rotated_at,
+                });
+                return Ok(issue(app, family, grant));
+            }
+            Rotation::Reuse => {
+                revoke(app, family, Revoked::RefreshTokenReuse).await?;
+                return Err(OAuthError::invalid_grant(
+                    "the refresh token was already used",
+                ));
+            }
+        };
+
+        // Commit.
+        let rotated = grant.rotated(to, asked.clone(), now, tokens);
+        keep_client(app, &client.read, rotated.expires_at()).await?;
+        if app
+            .records()
+            .replace_grant(family, read.version, &rotated)
+            .await?
+        {
+            let event = if presented.generation > grant.generation {
+                Event::StoreRegressed {
+                    client_id: &grant.client_id,
+                    grant: &name,
+                }
+            } else {
+                Event::TokenRefreshed {
+                    client_id: &grant.client_id,
+                    grant: &name,
+                }
+            };
+            app.journal.record(&event);
+            let rotated = learn(app, family, rotated, read.version + 1);
+            return Ok(issue(app, family, &rotated));
+        }
+    }
+    Err(contended())
+}
+
+/// Ends a grant, whatever else happens to it meanwhile.
+pub(super) async fn revoke(app: &App, family: Family, why: Revoked) -> Result<(), OAuthError> {
+    for _ in 0..MOST_TRIES {
+        let Some(read) = app.records().grant(family).await? else {
+            return Ok(());
+        };
+        if read.record.revoked.is_some() {
+            return Ok(());
+        }
+        let revoked = Grant {
+            revoked: Some(why),
+            ..read.record
+        };
+        if app
+            .records()
+            .replace_grant(family, read.version, &revoked)
+            .await?
+        {
+            let revoked = learn(app, family, revoked, read.version + 1);
+            app.journal.record(&Event::GrantRevoked {
+                client_id: &revoked.client_id,
+                grant: &token::fingerprint(&family.0),
+                why,
+            });
+            return Ok(());
+        }
+    }
+    Err(contended())
+}
+
+/// So many writers at one record that this one never came through.
+fn contended() -> OAuthError {
+    crate::ports::StoreError::new("the record changed at every try").into()
+}
+
+/// Keeps a client's registration at least as long as its newest grant. Written once in a while,
+/// not at every refresh: a registration outlives the grant that it was written for twice over.
+async fn keep_client(
+    app: &App,
+    read: &Read<Client>,
+    grant_expires_at: Timestamp,
+) -> Result<(), OAuthError> {
+    if read.record.expires_at >= grant_expires_at {
+        return Ok(());
+    }
+    let expires_at = grant_expires_at + app.policy.tokens.refresh_idle;
+    let kept = Client {
+        expires_at,
+        ..read.record.clone()
+    };
+    // `false`: another request of the same client has just done it.
+    app.records().replace_client(read.version, &kept).await?;
+    Ok(())
+}
+
+/// Makes what was just written true in this process at once.
+fn learn(app: &App, family: Family, grant: Grant, version: u64) -> Grant {
+    let read = Read {
+        record: grant.clone(),
+        version,
+    };
+    app.grants.learn(family, read, app.ports.clock.elapsed());
+    grant
+}
+
+/// The tokens of a grant as it stands.
+fn issue(app: &App, family: Family, grant: &Grant) -> Response {
+    let now = app.ports.clock.now();
+    let expires_at = (now + app.policy.tokens.access_lifetime).min(grant.absolute_expires_at);
+    let access_token = AccessToken {
+        family,
+        generation: grant.generation,
+        expires_at,
+    };
+    respond::json(
+        StatusCode::OK,
+        &Issued {
+            access_token: app.keys.access_token(&access_token),
+            token_type: "Bearer",
+            expires_in: (expires_at - now).as_secs(),
+            refresh_token: app
+                .keys
+                .refresh_token(family, grant.generation, &grant.salt),
+            scope: &grant.scope,
+        },
+    )
+}
+
+/// Counts how often rotations were repeated, so that a thief of a predecessor cannot live on it.
+#[derive(Default)]
+pub(crate) struct Repetitions(Mutex<HashMap<(Family, u32), u16>>);
+
+impl Repetitions {
+    fn allow(&self, family: Family, generation: u32) -> bool {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.len() >= MOST_COUNTED {
+            counts.clear();
+        }
+        let count = counts.entry((family, generation)).or_default();
+        *count += 1;
+        *count <= MOST_REPETITIONS
+    }
+}

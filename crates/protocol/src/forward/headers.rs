@@ -1,0 +1,250 @@
+//! Which headers cross. Both lists name what passes; everything else stays on its side: hop-by-hop
+//! headers and whatever `Connection` names (RFC 9110 §7.6.1), the client's credentials and
+//! cookies, the upstream's challenges, cookies and CORS.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// The session of the era up to 2025-11-25.
+pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// The revision that a call speaks.
+pub const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// Tells a buffering proxy in front of us to pass a stream on as it comes.
+pub const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// The first revision in which every request stands alone.
+const FIRST_MODERN_REVISION: &[u8] = b"2026-07-28";
+
+/// Whether a request header goes to the upstream.
+fn is_for_upstream(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::ACCEPT
+            | header::ACCEPT_ENCODING
+            | header::ACCEPT_LANGUAGE
+            | header::CACHE_CONTROL
+            | header::CONTENT_ENCODING
+            | header::CONTENT_LENGTH
+            | header::CONTENT_TYPE
+            | header::USER_AGENT
+    ) || matches!(
+        name.as_str(),
+        "baggage" | "last-event-id" | "traceparent" | "tracestate"
+    ) || is_mcp(name)
+}
+
+/// Whether a response header goes to the client.
+fn is_for_client(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::ALLOW
+            | header::CACHE_CONTROL
+            | header::CONTENT_ENCODING
+            | header::CONTENT_LANGUAGE
+            | header::CONTENT_LENGTH
+            | header::CONTENT_TYPE
+            | header::DATE
+            | header::ETAG
+            | header::EXPIRES
+            | header::LAST_MODIFIED
+            | header::RETRY_AFTER
+            | header::VARY
+    ) || *name == X_ACCEL_BUFFERING
+        || is_mcp(name)
+}
+
+/// MCP's own headers, known and to come: a proxy must pass on `Mcp-Param-*` that it does not know.
+fn is_mcp(name: &HeaderName) -> bool {
+    name.as_str().starts_with("mcp-")
+}
+
+/// The headers of a request that the upstream gets, without the session, which is translated.
+pub fn for_upstream(request: &HeaderMap) -> HeaderMap {
+    passed(request, is_for_upstream)
+}
+
+/// The headers of a response that the client gets, without the session, which is translated.
+pub fn for_client(response: &HeaderMap) -> HeaderMap {
+    let mut headers = passed(response, is_for_client);
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    if is_event_stream(response) {
+        headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    }
+    headers
+}
+
+fn passed(headers: &HeaderMap, passes: fn(&HeaderName) -> bool) -> HeaderMap {
+    let mut crossing = HeaderMap::with_capacity(headers.len() + 2);
+    for (name, value) in headers {
+        if passes(name) && *name != MCP_SESSION_ID && !is_named_by_connection(name, headers) {
+            crossing.append(name.clone(), value.clone());
+        }
+    }
+    crossing
+}
+
+/// Whether `Connection` declares `name` to be for this hop only (RFC 9110 §7.6.1). What frames the
+/// message is not for it to take away.
+fn is_named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
+    *name != header::CONTENT_LENGTH
+        && *name != header::CONTENT_TYPE
+        && headers.get_all(header::CONNECTION).iter().any(|value| {
+            value.as_bytes().split(|byte| *byte == b',').any(|option| {
+                option
+                    .trim_ascii()
+                    .eq_ignore_ascii_case(name.as_str().as_bytes())
+            })
+        })
+}
+
+/// Whether a body is a stream of server-sent events.
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        let essence = value
+            .as_bytes()
+            .split(|byte| *byte == b';')
+            .next()
+            .unwrap_or_default();
+        essence
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"text/event-stream")
+    })
+}
+
+/// Whether a request says that it speaks a revision without sessions. Revisions are dates, so
+/// they compare as text.
+pub fn is_modern(request: &HeaderMap) -> bool {
+    request
+        .get(MCP_PROTOCOL_VERSION)
+        .is_some_and(|value| value.len() == 10 && value.as_bytes() >= FIRST_MODERN_REVISION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn tm_01_mcp_headers_pass_known_or_not() {
+        let request = headers(&[
+            ("mcp-method", "tools/call"),
+            ("mcp-name", "=?base64?4pyT?="),
+            ("mcp-param-foo", "=?base64?4pyT?="),
+            ("mcp-param-foo", "second"),
+            ("mcp-protocol-version", "2026-07-28"),
+            ("last-event-id", "7"),
+        ]);
+        assert_eq!(for_upstream(&request), request);
+    }
+
+    #[test]
+    fn px_01_credentials_and_forwarding_headers_of_the_client_stay() {
+        let request = headers(&[
+            ("accept", "*/*"),
+            ("authorization", "Bearer x"),
+            ("proxy-authorization", "Basic x"),
+            ("cookie", "a=b"),
+            ("host", "gw.example"),
+            ("origin", "https://gw.example"),
+            ("referer", "https://gw.example"),
+            ("x-api-key", "x"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x_forwarded_for", "192.0.2.1"),
+            ("forwarded", "for=192.0.2.1"),
+            ("x-real-ip", "192.0.2.1"),
+            ("cf-connecting-ip", "192.0.2.1"),
+            ("cf-ray", "x"),
+            ("cf-visitor", "x"),
+            ("cf-ipcountry", "x"),
+            ("mcp-session-id", "translated elsewhere"),
+        ]);
+        assert_eq!(names(&for_upstream(&request)), ["accept"]);
+    }
+
+    #[test]
+    fn px_04_hop_by_hop_headers_and_what_connection_names_stay() {
+        let hop = [
+            ("connection", "keep-alive, Mcp-Param-Foo, content-length"),
+            ("connection", "cache-control"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("proxy-connection", "close"),
+            ("mcp-param-foo", "x"),
+            ("cache-control", "no-cache"),
+            ("content-length", "5"),
+        ];
+        assert_eq!(names(&for_upstream(&headers(&hop))), ["content-length"]);
+        assert_eq!(
+            names(&for_client(&headers(&hop))),
+            ["content-length", "x-content-type-options"]
+        );
+    }
+
+    #[test]
+    fn px_07_challenges_cookies_and_cors_of_the_upstream_stay() {
+        let response = headers(&[
+            ("content-type", "application/json"),
+            ("www-authenticate", "Bearer"),
+            ("set-cookie", "a=b"),
+            ("access-control-allow-origin", "*"),
+            ("location", "https://elsewhere.example"),
+            ("server", "x"),
+            ("clear-site-data", "*"),
+            ("strict-transport-security", "max-age=1"),
+            ("refresh", "0"),
+            ("link", "<x>"),
+            ("alt-svc", "x"),
+            ("service-worker-allowed", "/"),
+            ("x-powered-by", "x"),
+        ]);
+        assert_eq!(
+            names(&for_client(&response)),
+            ["content-type", "x-content-type-options"]
+        );
+    }
+
+    #[test]
+    fn tm_13_every_event_stream_asks_not_to_be_buffered() {
+        for kind in ["text/event-stream", "Text/Event-Stream; charset=utf-8"] {
+            let response = for_client(&headers(&[("content-type", kind)]));
+            assert_eq!(response[X_ACCEL_BUFFERING], "no");
+        }
+        let json = for_client(&headers(&[("content-type", "application/json")]));
+        assert!(!json.contains_key(X_ACCEL_BUFFERING));
+    }
+
+    #[test]
+    fn the_era_is_told_by_the_revision_header() {
+        for (version, modern) in [
+            ("2026-07-28", true),
+            ("2027-01-01", true),
+            ("2025-11-25", false),
+            ("x", false),
+            ("zzz", false),
+        ] {
+            assert_eq!(
+                is_modern(&headers(&[("mcp-protocol-version", version)])),
+                modern
+            );
+        }
+        assert!(!is_modern(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,81 @@
+//! Which browser pages may call, and under which name we may be called.
+
+use http::{HeaderMap, HeaderValue, header};
+use url::Url;
+
+use crate::{
+    oauth::identifiers::{Issuer, is_loopback},
+    policy::Policy,
+};
+
+/// The page that a request comes from, when that page may call: our own, one on this computer,
+/// or one that the operator allowed. `Ok(None)`: no page, so a program.
+///
+/// A page that may not call is an `Err` (MCP transports, "Security Warning": 403).
+pub fn allowed<'a>(
+    headers: &'a HeaderMap,
+    policy: &Policy,
+) -> Result<Option<&'a HeaderValue>, NotAllowed> {
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return Ok(None);
+    };
+    let text = origin.to_str().map_err(|_| NotAllowed)?;
+    let is_known = text == policy.issuer.as_str()
+        || policy.allowed_origins.iter().any(|allowed| allowed == text)
+        || Url::parse(text)
+            .is_ok_and(|url| is_loopback(&url) && url.origin().ascii_serialization() == text);
+    if is_known {
+        Ok(Some(origin))
+    } else {
+        Err(NotAllowed)
+    }
+}
+
+/// The request comes from a browser page that may not call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAllowed;
+
+/// Whether a `Host` header may be a name of this program. It is only looked at when the program
+/// runs for this computer alone: then a page elsewhere could point a name of its own at it (DNS
+/// rebinding). Nothing else is ever decided by `Host`.
+pub fn is_our_host(headers: &HeaderMap, issuer: &Issuer) -> bool {
+    if !issuer.is_loopback() {
+        return true;
+    }
+    let Some(host) = headers.get(header::HOST) else {
+        return true;
+    };
+    host.to_str()
+        .ok()
+        .and_then(|host| Url::parse(&format!("http://{host}/")).ok())
+        .is_some_and(|url| is_loopback(&url))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tl_16_a_foreign_host_is_refused_when_run_locally() {
+        let (local, public) = (
+            Issuer::parse("http://127.0.0.1:8080").unwrap(),
+            Issuer::parse("https://gw.example").unwrap(),
+        );
+        for (host, is_local) in [
+            ("127.0.0.1:8080", true),
+            ("localhost:8080", true),
+            ("[::1]:8080", true),
+            ("evil.example", false),
+            ("evil.example:8080", false),
+            ("localhost.evil.example", false),
+            ("192.168.1.7:8080", false),
+            ("user@127.0.0.1", true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static(host));
+            assert_eq!(is_our_host(&headers, &local), is_local, "{host}");
+            assert!(is_our_host(&headers, &public));
+        }
+        assert!(is_our_host(&HeaderMap::new(), &local));
+    }
+}
