@@ -1,1 +1,3 @@
+//! What `mcp-oauth-proxy` needs of an operating system, around the portable `protocol` crate.
 
+pub mod demo;
