@@ -154,18 +154,21 @@ pub(super) fn plan(
         return None;
     }
     let issuer = issuer?;
-    let planned = |draft: upstream::Draft| PlannedUpstream {
-        destination: draft.target.address,
-        credential: draft.target.credential,
-        policy: UpstreamPolicy {
-            resource: Resource::at(&issuer, &draft.path),
-            name: draft.name,
-            title: draft.title,
-            path: draft.path,
-            destination: draft.target.destination,
-        },
+    let planned = |draft: upstream::Draft| {
+        let target = draft.target?;
+        Some(PlannedUpstream {
+            destination: target.address,
+            credential: target.credential,
+            policy: UpstreamPolicy {
+                resource: Resource::at(&issuer, &draft.path),
+                name: draft.name,
+                title: draft.title,
+                path: draft.path,
+                destination: target.destination,
+            },
+        })
     };
-    let upstreams = drafts.into_iter().map(planned).collect();
+    let upstreams = drafts.into_iter().map(planned).collect::<Option<_>>()?;
     Some(Plan {
         file,
         settings: Settings {
@@ -313,7 +316,8 @@ fn store(
         );
         return None;
     };
-    let has_password = url.password().is_some() || url.query().is_some();
+    let has_password =
+        url.password().is_some() || url.query_pairs().any(|(name, _)| name == "password");
     findings.literal_secret |= has_password && resolved.source == Source::Literal;
     Some(StoreKind::Postgres { url: resolved.text })
 }

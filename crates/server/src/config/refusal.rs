@@ -97,10 +97,12 @@ fn advice(key: &Key, near: Option<&str>, expected: &[&str]) -> String {
 
 /// The known name that looks most like `name`, if one does.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    // The likeness is blind to two letters that changed places in a short word.
+    let one_slip = |candidate| strsim::osa_distance(name, candidate) == 1;
     known
         .iter()
         .map(|candidate| (strsim::jaro_winkler(name, candidate), *candidate))
-        .filter(|(likeness, _)| *likeness > 0.8)
+        .filter(|(likeness, candidate)| *likeness > 0.8 || one_slip(candidate))
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, candidate)| candidate)
 }

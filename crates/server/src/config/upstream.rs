@@ -31,7 +31,8 @@ pub(super) struct Draft {
     pub(super) name: String,
     pub(super) title: String,
     pub(super) path: String,
-    pub(super) target: Target,
+    /// `None`: a mistake was noted.
+    pub(super) target: Option<Target>,
 }
 
 /// What is behind an upstream, and how to speak of it.
@@ -62,7 +63,7 @@ pub(super) fn read(
         let read = |(name, written): (&String, &UpstreamConfig)| {
             from_file(name, written, only, environment, findings)
         };
-        config.upstream.iter().filter_map(read).collect()
+        config.upstream.iter().map(read).collect()
     } else if let Some(url) = url {
         from_environment(url, token, findings).into_iter().collect()
     } else {
@@ -77,7 +78,7 @@ pub(super) fn read(
             name: "demo".to_owned(),
             title: "Demo".to_owned(),
             path: "/mcp".to_owned(),
-            target: demo(),
+            target: Some(demo()),
         }]
     };
     check_paths(&drafts, findings);
@@ -115,7 +116,7 @@ fn from_environment(url: &str, token: Option<&str>, findings: &mut Findings<'_>)
         name: "upstream".to_owned(),
         title: endpoint.uri.host().unwrap_or("upstream").to_owned(),
         path: "/mcp".to_owned(),
-        target: remote(endpoint, credential),
+        target: Some(remote(endpoint, credential)),
     })
 }
 
@@ -125,11 +126,13 @@ fn from_file(
     only: bool,
     environment: &Environment,
     findings: &mut Findings<'_>,
-) -> Option<Draft> {
+) -> Draft {
     let key = Key::of("upstream").child(name);
     check_name(name, &key, findings);
     let title = written.title.as_deref().unwrap_or(name);
-    check_title(title, &key.child("title"), findings);
+    if written.title.is_some() {
+        check_title(title, &key.child("title"), findings);
+    }
     let path = match &written.path {
         Some(path) => {
             check_path(path, &key.child("path"), findings);
@@ -138,14 +141,14 @@ fn from_file(
         None if only => "/mcp".to_owned(),
         None => format!("/mcp/{name}"),
     };
-    let target = target(written, &key, environment, findings)?;
-    Some(Draft {
+    let target = target(written, &key, environment, findings);
+    Draft {
         key,
         name: name.to_owned(),
         title: title.to_owned(),
         path,
         target,
-    })
+    }
 }
 
 fn check_name(name: &str, key: &Key, findings: &mut Findings<'_>) {
@@ -261,7 +264,7 @@ fn endpoint(text: &str, key: &Key, findings: &mut Findings<'_>) -> Option<Endpoi
                 if url.scheme() == "http" && !is_loopback(url) {
                     findings.warn(
                         key,
-                        "starts with http://: calls and the credential cross the network unencrypted",
+                        "starts with http://: calls and any credential cross the network unencrypted",
                     );
                 }
                 let shown = without_query_values(url);
@@ -352,10 +355,13 @@ fn covers(prefix: &str, path: &str) -> bool {
 
 /// Two upstreams never share an address, and none lies below another's.
 fn check_paths(drafts: &[Draft], findings: &mut Findings<'_>) {
-    for (position, lower) in drafts.iter().enumerate() {
-        for (other, upper) in drafts.iter().enumerate() {
+    let is_sound = |draft: &&Draft| !findings.blames(&draft.key.child("path"));
+    let sound: Vec<&Draft> = drafts.iter().filter(is_sound).collect();
+    for (position, lower) in sound.iter().enumerate() {
+        for (other, upper) in sound.iter().enumerate() {
             let same = lower.path == upper.path;
-            if position == other || !covers(&upper.path, &lower.path) || (same && position < other)
+            // Of two equal paths, the later one is the mistake.
+            if position == other || (same && position < other) || !covers(&upper.path, &lower.path)
             {
                 continue;
             }
