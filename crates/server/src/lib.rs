@@ -1,5 +1,11 @@
 //! What `mcp-oauth-proxy` needs of an operating system, around the portable `protocol` crate.
 
+pub mod cli;
+pub mod config;
 pub mod demo;
+pub mod key_file;
 pub mod logs;
 pub mod metrics;
+pub mod passphrase;
+mod private_file;
+pub mod system;

@@ -1,0 +1,117 @@
+//! `check`: what the configuration comes to, for people, with every secret masked.
+
+use std::fmt::{self, Write};
+
+use crate::config::{Plan, PlannedUpstream, SignInPlan, show_duration, show_size};
+
+/// Describes the outcome of a good configuration.
+pub(super) fn describe(plan: &Plan) -> String {
+    let mut text = String::new();
+    write_plan(&mut text, plan).expect("a String takes any text");
+    text
+}
+
+fn write_plan(text: &mut String, plan: &Plan) -> fmt::Result {
+    let settings = &plan.settings;
+    let file = plan.file.as_ref().map_or_else(
+        || "none, built-in defaults".to_owned(),
+        |path| path.display().to_string(),
+    );
+    let metrics = settings
+        .metrics_listen
+        .map_or_else(|| "off".to_owned(), |address| address.to_string());
+    row(text, "configuration", &file)?;
+    row(text, "public URL", plan.issuer.as_str())?;
+    row(text, "listen", &settings.listen.to_string())?;
+    row(text, "metrics", &metrics)?;
+    row(
+        text,
+        "data directory",
+        &settings.data_dir.display().to_string(),
+    )?;
+    row(text, "store", &settings.store.shown())?;
+    row(text, "sign-in", &sign_in(&plan.sign_in))?;
+    row(text, "allowed origins", &list(&plan.allowed_origins))?;
+    row(text, "trusted proxies", &list(&plan.trusted_proxies))?;
+    for upstream in &plan.upstreams {
+        write_upstream(text, plan, upstream)?;
+    }
+    write_tokens(text, plan)?;
+    write_limits(text, plan)?;
+    if !plan.warnings.is_empty() {
+        text.push('\n');
+    }
+    for warning in &plan.warnings {
+        writeln!(text, "warning: {warning}")?;
+    }
+    Ok(())
+}
+
+fn write_upstream(text: &mut String, plan: &Plan, upstream: &PlannedUpstream) -> fmt::Result {
+    let policy = &upstream.policy;
+    let metadata = format!("/.well-known/oauth-protected-resource{}", policy.path);
+    writeln!(text, "\nupstream {}", policy.name)?;
+    row(text, "  title", &policy.title)?;
+    row(text, "  for clients", policy.resource.as_str())?;
+    row(text, "  metadata", &plan.issuer.url(&metadata))?;
+    row(text, "  sends to", &upstream.destination)?;
+    row(text, "  credential", &upstream.credential)
+}
+
+fn write_tokens(text: &mut String, plan: &Plan) -> fmt::Result {
+    let tokens = &plan.tokens;
+    writeln!(text, "\ntokens")?;
+    for (name, lifetime) in [
+        ("  access_lifetime", tokens.access_lifetime),
+        ("  refresh_idle", tokens.refresh_idle),
+        ("  refresh_absolute", tokens.refresh_absolute),
+        ("  refresh_retry_window", tokens.refresh_retry_window),
+        ("  code_lifetime", tokens.code_lifetime),
+    ] {
+        row(text, name, &show_duration(lifetime))?;
+    }
+    row(
+        text,
+        "  heal_store_regression",
+        &tokens.heal_store_regression.to_string(),
+    )
+}
+
+fn write_limits(text: &mut String, plan: &Plan) -> fmt::Result {
+    let limits = &plan.limits;
+    writeln!(text, "\nlimits")?;
+    row(text, "  mcp_body", &show_size(limits.mcp_body))?;
+    row(text, "  oauth_body", &show_size(limits.oauth_body as u64))?;
+    row(
+        text,
+        "  registration_body",
+        &show_size(limits.registration_body as u64),
+    )
+}
+
+fn row(text: &mut String, name: &str, value: &str) -> fmt::Result {
+    writeln!(text, "{name:<24} {value}")
+}
+
+fn sign_in(plan: &SignInPlan) -> String {
+    use protocol::identity::password::Kind;
+
+    match plan {
+        SignInPlan::Generated => "passphrase, generated at the first start".to_owned(),
+        SignInPlan::Configured { sign_in, source } => {
+            let kind = match sign_in.kind {
+                Kind::Passphrase => "passphrase",
+                Kind::Pin => "PIN",
+            };
+            format!("{kind} ({source})")
+        }
+    }
+}
+
+fn list<T: fmt::Display>(items: &[T]) -> String {
+    if items.is_empty() {
+        return "none".to_owned();
+    }
+    let items: Vec<String> = items.iter().map(T::to_string).collect();
+    items.join(", ")
+}

@@ -1,0 +1,118 @@
+//! `serve`: everything between a good configuration and the first request.
+
+use std::{fmt::Write as _, io::Write as _, path::Path};
+
+use protocol::policy::Policy;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    config::{Plan, Settings, SignInPlan},
+    key_file::{self, MasterKey},
+    passphrase,
+    system::SystemEntropy,
+};
+
+/// What a server needs, complete.
+#[derive(Debug)]
+pub struct Prepared {
+    pub policy: Policy,
+    pub settings: Settings,
+    pub master_key: MasterKey,
+    pub passphrase: PassphraseNotice,
+}
+
+/// What the person at the terminal is told about the passphrase.
+#[derive(Debug)]
+pub enum PassphraseNotice {
+    /// They chose it themselves.
+    Chosen,
+    /// It was generated at an earlier start.
+    ToldBefore,
+    /// It was generated just now, and this is it.
+    New(SecretString),
+}
+
+/// Runs the proxy that `plan` describes.
+pub fn run(plan: Plan) -> anyhow::Result<()> {
+    let prepared = prepare(plan)?;
+    std::io::stdout().write_all(start_text(&prepared).as_bytes())?;
+    Ok(())
+}
+
+/// Takes the keys from the data directory, or makes them at the first start.
+pub fn prepare(mut plan: Plan) -> anyhow::Result<Prepared> {
+    let data_dir = plan.settings.data_dir.clone();
+    let master_key = key_file::load_or_create(&data_dir, &SystemEntropy)?;
+    let sign_in = std::mem::replace(&mut plan.sign_in, SignInPlan::Generated);
+    let (sign_in, notice) = match sign_in {
+        SignInPlan::Configured { sign_in, .. } => (sign_in, PassphraseNotice::Chosen),
+        SignInPlan::Generated => {
+            let generated = passphrase::load_or_generate(&data_dir, &SystemEntropy)?;
+            let notice = match generated.fresh {
+                Some(fresh) => PassphraseNotice::New(fresh),
+                None => PassphraseNotice::ToldBefore,
+            };
+            (generated.sign_in, notice)
+        }
+    };
+    let (policy, settings) = plan.into_policy(sign_in);
+    Ok(Prepared {
+        policy,
+        settings,
+        master_key,
+        passphrase: notice,
+    })
+}
+
+/// What a newcomer needs to know to connect a first client.
+pub fn start_text(prepared: &Prepared) -> String {
+    let mut text = String::new();
+    write_start_text(&mut text, prepared).expect("a String takes any text");
+    text
+}
+
+fn write_start_text(text: &mut String, prepared: &Prepared) -> std::fmt::Result {
+    let Prepared {
+        policy, settings, ..
+    } = prepared;
+    writeln!(
+        text,
+        "mcp-oauth-proxy {} listens on {}",
+        env!("CARGO_PKG_VERSION"),
+        settings.listen
+    )?;
+    writeln!(text, "\nThe address to put into your MCP client:")?;
+    for upstream in &policy.upstreams {
+        writeln!(text, "  {}  ({})", upstream.resource, upstream.title)?;
+    }
+    if let Some(upstream) = policy.upstreams.first() {
+        writeln!(text, "\nIn Claude Code, for example:")?;
+        writeln!(
+            text,
+            "  claude mcp add --transport http {} {}",
+            upstream.name, upstream.resource
+        )?;
+    }
+    write_passphrase(text, &prepared.passphrase, &settings.data_dir)
+}
+
+fn write_passphrase(
+    text: &mut String,
+    notice: &PassphraseNotice,
+    data_dir: &Path,
+) -> std::fmt::Result {
+    let file = data_dir.join(passphrase::FILE_NAME);
+    match notice {
+        PassphraseNotice::Chosen => Ok(()),
+        PassphraseNotice::ToldBefore => writeln!(
+            text,
+            "\nYour passphrase is the one shown at the first start. For a new one, remove\n{} and start again.",
+            file.display()
+        ),
+        PassphraseNotice::New(passphrase) => writeln!(
+            text,
+            "\nThe page that opens then asks for this passphrase. It is shown only now, so keep it:\n  {}",
+            passphrase.expose_secret()
+        ),
+    }
+}

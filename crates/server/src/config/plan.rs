@@ -1,0 +1,382 @@
+//! What a configuration comes to.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use protocol::{
+    identity::password::SignIn,
+    oauth::identifiers::{Issuer, NotAnIssuer, Resource},
+    policy::{Limits, Policy, TokenPolicy, UpstreamPolicy},
+};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::{
+    bounds,
+    credential::MASK,
+    findings::Findings,
+    key::Key,
+    secret::{Environment, Source, resolve},
+    sign_in::{self, SignInPlan},
+    upstream::{self, PlannedUpstream},
+    written::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, SQLITE},
+};
+
+/// Everything that the configuration decides, but for a passphrase that is yet to be generated.
+#[derive(Debug)]
+pub struct Plan {
+    /// The file it was read from, if there was one.
+    pub file: Option<PathBuf>,
+    pub settings: Settings,
+    pub issuer: Issuer,
+    pub sign_in: SignInPlan,
+    /// Never empty.
+    pub upstreams: Vec<PlannedUpstream>,
+    pub tokens: TokenPolicy,
+    pub limits: Limits,
+    pub trusted_proxies: Vec<IpNet>,
+    pub allowed_origins: Vec<String>,
+    /// What works but is probably not wanted.
+    pub warnings: Vec<String>,
+}
+
+/// What only this host needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub metrics_listen: Option<SocketAddr>,
+    pub data_dir: PathBuf,
+    pub store: StoreKind,
+}
+
+/// Where records are kept.
+#[derive(Clone, Debug)]
+pub enum StoreKind {
+    /// A file in the data directory.
+    Sqlite,
+    /// A database that several processes may share.
+    Postgres { url: SecretString },
+}
+
+/// How long another process may be unaware of a revocation.
+const SHARED_STORE_FRESHNESS: Duration = Duration::from_secs(5);
+
+impl Plan {
+    /// The policy of a proxy where people sign in with `sign_in`, and the settings of its host.
+    pub fn into_policy(self, sign_in: SignIn) -> (Policy, Settings) {
+        let grant_freshness = match self.settings.store {
+            StoreKind::Sqlite => None,
+            StoreKind::Postgres { .. } => Some(SHARED_STORE_FRESHNESS),
+        };
+        let upstreams = self.upstreams.into_iter();
+        let policy = Policy {
+            issuer: self.issuer,
+            sign_in,
+            upstreams: upstreams
+                .map(|upstream| Arc::new(upstream.policy))
+                .collect(),
+            tokens: self.tokens,
+            limits: self.limits,
+            trusted_proxies: self.trusted_proxies,
+            allowed_origins: self.allowed_origins,
+            grant_freshness,
+        };
+        (policy, self.settings)
+    }
+}
+
+impl StoreKind {
+    /// The store for people, a password masked.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Sqlite => "SQLite, a file in the data directory".to_owned(),
+            Self::Postgres { url } => {
+                let Ok(url) = Url::parse(url.expose_secret()) else {
+                    return "PostgreSQL".to_owned();
+                };
+                let user = url.username();
+                let password = url.password().map_or(String::new(), |_| format!(":{MASK}"));
+                let at = if user.is_empty() && password.is_empty() {
+                    ""
+                } else {
+                    "@"
+                };
+                let host = url.host_str().unwrap_or_default();
+                let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+                // The query is left out: it may carry a password too.
+                format!(
+                    "PostgreSQL, postgres://{user}{password}{at}{host}{port}{}",
+                    url.path()
+                )
+            }
+        }
+    }
+}
+
+/// Works out what `config` comes to. `None`: `findings` has the mistakes.
+pub(super) fn plan(
+    config: &Config,
+    file: Option<PathBuf>,
+    environment: &Environment,
+    findings: &mut Findings<'_>,
+) -> Option<Plan> {
+    let listen_key = match environment.overriding("LISTEN") {
+        Some(_) => Key::Variable("LISTEN"),
+        None => Key::of("listen"),
+    };
+    let listen = environment
+        .overriding("LISTEN")
+        .or(config.listen.as_deref());
+    let listen = address(listen.unwrap_or(DEFAULT_LISTEN), &listen_key, findings);
+    let issuer = issuer(config, environment, listen, &listen_key, findings);
+    let metrics_listen = config.metrics_listen.as_deref().and_then(|text| {
+        let key = Key::of("metrics_listen");
+        let metrics = address(text, &key, findings)?;
+        if Some(metrics) == listen && metrics.port() != 0 {
+            findings.mistake(&key, "is the same as `listen`", "choose another port");
+        }
+        Some(metrics)
+    });
+    let data_dir = data_dir(config, findings);
+    let store = store(config, environment, findings);
+    let sign_in = sign_in::plan(&config.sign_in, environment, findings);
+    let drafts = upstream::read(config, environment, findings);
+    let tokens = bounds::tokens(&config.tokens, findings);
+    let limits = bounds::limits(&config.limits, findings);
+    let allowed_origins = allowed_origins(&config.allowed_origins, findings);
+    let trusted_proxies = trusted_proxies(&config.trusted_proxies.ranges, findings);
+    if !findings.mistakes.is_empty() {
+        return None;
+    }
+    let issuer = issuer?;
+    let planned = |draft: upstream::Draft| {
+        let target = draft.target?;
+        Some(PlannedUpstream {
+            destination: target.address,
+            credential: target.credential,
+            policy: UpstreamPolicy {
+                resource: Resource::at(&issuer, &draft.path),
+                name: draft.name,
+                title: draft.title,
+                path: draft.path,
+                destination: target.destination,
+            },
+        })
+    };
+    let upstreams = drafts.into_iter().map(planned).collect::<Option<_>>()?;
+    Some(Plan {
+        file,
+        settings: Settings {
+            listen: listen?,
+            metrics_listen,
+            data_dir,
+            store: store?,
+        },
+        issuer,
+        sign_in: sign_in?,
+        upstreams,
+        tokens,
+        limits,
+        trusted_proxies,
+        allowed_origins,
+        warnings: std::mem::take(&mut findings.warnings),
+    })
+}
+
+fn address(text: &str, key: &Key, findings: &mut Findings<'_>) -> Option<SocketAddr> {
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    let address = numeric.parse().ok();
+    if address.is_none() {
+        findings.mistake(
+            key,
+            "is not an address and a port",
+            "write it as \"127.0.0.1:8080\", \"[::1]:8080\", or \"0.0.0.0:8080\" for every interface",
+        );
+    }
+    address
+}
+
+fn issuer(
+    config: &Config,
+    environment: &Environment,
+    listen: Option<SocketAddr>,
+    listen_key: &Key,
+    findings: &mut Findings<'_>,
+) -> Option<Issuer> {
+    let key = Key::of("public_url");
+    let (text, key) = match (environment.overriding("PUBLIC_URL"), &config.public_url) {
+        (Some(text), _) => (text.to_owned(), Key::Variable("PUBLIC_URL")),
+        (None, Some(text)) => (text.clone(), key),
+        (None, None) if findings.blames(&key) => return None,
+        (None, None) => (default_public_url(listen?, listen_key, findings)?, key),
+    };
+    let issuer = match Issuer::parse(&text) {
+        Ok(issuer) => issuer,
+        Err(error) => {
+            findings.mistake(&key, error.to_string(), public_url_remedy(error));
+            return None;
+        }
+    };
+    if listen.is_some_and(|listen| !listen.ip().is_loopback()) && issuer.is_loopback() {
+        findings.warn(
+            &key,
+            "is a loopback address although `listen` is not: only clients on this machine can sign in",
+        );
+    }
+    Some(issuer)
+}
+
+/// The public URL of a proxy that is reached from its own machine only.
+fn default_public_url(
+    listen: SocketAddr,
+    listen_key: &Key,
+    findings: &mut Findings<'_>,
+) -> Option<String> {
+    let remedy = "set public_url, or PUBLIC_URL in the environment, to the address that clients use, as in \"https://mcp.example.com\"";
+    if !listen.ip().is_loopback() {
+        findings.mistake(
+            listen_key,
+            "is reached from other machines, but no public_url says under which address",
+            remedy,
+        );
+        return None;
+    }
+    if listen.port() == 0 {
+        findings.mistake(
+            listen_key,
+            "leaves the port to chance, and no public_url says under which address clients come",
+            remedy,
+        );
+        return None;
+    }
+    // The origin of an address with the default port is written without it.
+    let url = Url::parse(&format!("http://{listen}")).ok()?;
+    Some(url.origin().ascii_serialization())
+}
+
+fn public_url_remedy(error: NotAnIssuer) -> &'static str {
+    match error {
+        NotAnIssuer::NotAUrl => "write it in full, as in \"https://mcp.example.com\"",
+        NotAnIssuer::NotHttps => {
+            "use https://; a reverse proxy or tunnel in front of this program can hold the certificate"
+        }
+        NotAnIssuer::NotAnOrigin => {
+            "remove everything after the host and port, a slash at the end too, as in \"https://mcp.example.com\""
+        }
+        NotAnIssuer::Credentials => "remove everything before the @, and the @",
+        NotAnIssuer::NotCanonical => {
+            "write scheme and host in lower case and leave out :443 after https, :80 after http"
+        }
+    }
+}
+
+fn data_dir(config: &Config, findings: &mut Findings<'_>) -> PathBuf {
+    let written = config.data_dir.clone();
+    let data_dir = written.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+    if data_dir.as_os_str().is_empty() {
+        findings.mistake(
+            &Key::of("data_dir"),
+            "must not be empty",
+            "name a directory, as in \"./data\"",
+        );
+    }
+    data_dir
+}
+
+fn store(
+    config: &Config,
+    environment: &Environment,
+    findings: &mut Findings<'_>,
+) -> Option<StoreKind> {
+    let key = Key::of("store");
+    let Some(written) = &config.store else {
+        return Some(StoreKind::Sqlite);
+    };
+    let resolved = resolve(written, &key, environment, findings)?;
+    let text = resolved.text.expose_secret();
+    if text == SQLITE {
+        return Some(StoreKind::Sqlite);
+    }
+    let url = Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "postgres" | "postgresql"));
+    let Some(url) = url else {
+        findings.mistake(
+            &key,
+            "is no store that this program knows",
+            "write \"sqlite\", or \"postgres://user:password@host/database\"",
+        );
+        return None;
+    };
+    let has_password =
+        url.password().is_some() || url.query_pairs().any(|(name, _)| name == "password");
+    findings.literal_secret |= has_password && resolved.source == Source::Literal;
+    Some(StoreKind::Postgres { url: resolved.text })
+}
+
+fn allowed_origins(written: &[String], findings: &mut Findings<'_>) -> Vec<String> {
+    let list = Key::of("allowed_origins");
+    // After an element that could not be read, the numbers of the others are off.
+    if findings.blames(&list) {
+        return Vec::new();
+    }
+    for (index, text) in written.iter().enumerate() {
+        if !is_origin(text) {
+            findings.mistake(
+                &list.element(index),
+                "is not the origin of a web page",
+                "write scheme, host and port as a browser sends them, without a slash at the end, as in \"https://app.example.com\"; \"*\" is not possible",
+            );
+        }
+    }
+    written.to_vec()
+}
+
+fn is_origin(text: &str) -> bool {
+    let Ok(url) = Url::parse(text) else {
+        return false;
+    };
+    if matches!(url.scheme(), "http" | "https") {
+        return text == url.origin().ascii_serialization();
+    }
+    // Of browser extensions, whose origin is scheme and host as well.
+    url.host_str()
+        .is_some_and(|host| text == format!("{}://{host}", url.scheme()))
+}
+
+fn trusted_proxies(written: &[String], findings: &mut Findings<'_>) -> Vec<IpNet> {
+    let list = Key::of("trusted_proxies.ranges");
+    if findings.blames(&list) {
+        return Vec::new();
+    }
+    let mut ranges = Vec::new();
+    for (index, text) in written.iter().enumerate() {
+        let key = list.element(index);
+        let one_address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        match text.parse::<IpNet>().ok().or_else(one_address) {
+            Some(range) => {
+                if range.prefix_len() == 0 {
+                    findings.warn(
+                        &key,
+                        "covers every address: any client can claim any address as its own",
+                    );
+                }
+                ranges.push(range.trunc());
+            }
+            None => findings.mistake(
+                &key,
+                "is not an address range",
+                "write it as \"10.0.0.0/8\" or \"fd00::/8\", or one address as \"10.0.0.5\"",
+            ),
+        }
+    }
+    ranges
+}

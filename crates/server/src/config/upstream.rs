@@ -1,0 +1,376 @@
+//! The upstreams: names, addresses and what each path is in front of.
+
+use http::Uri;
+use protocol::{
+    oauth::identifiers::is_loopback,
+    policy::{Destination, UpstreamPolicy},
+};
+use url::Url;
+
+use super::{
+    credential::{self, Described, MASK},
+    findings::Findings,
+    key::Key,
+    secret::{Environment, Source},
+    written::{Builtin, Config, UpstreamConfig},
+};
+
+/// An upstream, and how to speak of it without telling its secrets.
+#[derive(Debug)]
+pub struct PlannedUpstream {
+    pub policy: UpstreamPolicy,
+    /// Its address, with every value in the query masked.
+    pub destination: String,
+    /// The kind of its credential and where the secret comes from, the secret masked.
+    pub credential: String,
+}
+
+/// An upstream whose resource is yet to be named.
+pub(super) struct Draft {
+    pub(super) key: Key,
+    pub(super) name: String,
+    pub(super) title: String,
+    pub(super) path: String,
+    /// `None`: a mistake was noted.
+    pub(super) target: Option<Target>,
+}
+
+/// What is behind an upstream, and how to speak of it.
+pub(super) struct Target {
+    pub(super) destination: Destination,
+    pub(super) address: String,
+    pub(super) credential: String,
+}
+
+/// The upstreams of the file, or else of the environment, or else the demo.
+pub(super) fn read(
+    config: &Config,
+    environment: &Environment,
+    findings: &mut Findings<'_>,
+) -> Vec<Draft> {
+    let url = environment.overriding("UPSTREAM_URL");
+    let token = environment.overriding("UPSTREAM_TOKEN");
+    let in_file = Key::of("upstream");
+    let drafts: Vec<Draft> = if !config.upstream.is_empty() || findings.blames(&in_file) {
+        if url.is_some() {
+            findings.mistake(
+                &Key::Variable("UPSTREAM_URL"),
+                "stands beside the upstreams of the configuration file",
+                "remove UPSTREAM_URL from the environment, or every [upstream.…] from the file",
+            );
+        }
+        let only = config.upstream.len() == 1;
+        let read = |(name, written): (&String, &UpstreamConfig)| {
+            from_file(name, written, only, environment, findings)
+        };
+        config.upstream.iter().map(read).collect()
+    } else if let Some(url) = url {
+        from_environment(url, token, findings).into_iter().collect()
+    } else {
+        if token.is_some() {
+            findings.warn(
+                &Key::Variable("UPSTREAM_TOKEN"),
+                "is not used, because UPSTREAM_URL is not set",
+            );
+        }
+        vec![Draft {
+            key: in_file,
+            name: "demo".to_owned(),
+            title: "Demo".to_owned(),
+            path: "/mcp".to_owned(),
+            target: Some(demo()),
+        }]
+    };
+    check_paths(&drafts, findings);
+    drafts
+}
+
+fn demo() -> Target {
+    Target {
+        destination: Destination::Demo,
+        address: "the built-in demo server".to_owned(),
+        credential: "none".to_owned(),
+    }
+}
+
+fn from_environment(url: &str, token: Option<&str>, findings: &mut Findings<'_>) -> Option<Draft> {
+    let url_key = Key::Variable("UPSTREAM_URL");
+    let token_key = Key::Variable("UPSTREAM_TOKEN");
+    let source = Source::Environment("UPSTREAM_TOKEN".to_owned());
+    let credential = match token.map(|token| Described::bearer(token, &source)) {
+        None => Some(Described::none()),
+        Some(Ok(described)) => Some(described),
+        Some(Err(error)) => {
+            findings.mistake(
+                &token_key,
+                error.to_string(),
+                "look for a line break, a control character or a letter outside ASCII in it",
+            );
+            None
+        }
+    };
+    let endpoint = endpoint(url, &url_key, findings);
+    let (endpoint, credential) = (endpoint?, credential?);
+    Some(Draft {
+        key: url_key,
+        name: "upstream".to_owned(),
+        title: endpoint.uri.host().unwrap_or("upstream").to_owned(),
+        path: "/mcp".to_owned(),
+        target: Some(remote(endpoint, credential)),
+    })
+}
+
+fn from_file(
+    name: &str,
+    written: &UpstreamConfig,
+    only: bool,
+    environment: &Environment,
+    findings: &mut Findings<'_>,
+) -> Draft {
+    let key = Key::of("upstream").child(name);
+    check_name(name, &key, findings);
+    let title = written.title.as_deref().unwrap_or(name);
+    if written.title.is_some() {
+        check_title(title, &key.child("title"), findings);
+    }
+    let path = match &written.path {
+        Some(path) => {
+            check_path(path, &key.child("path"), findings);
+            path.clone()
+        }
+        None if only => "/mcp".to_owned(),
+        None => format!("/mcp/{name}"),
+    };
+    let target = target(written, &key, environment, findings);
+    Draft {
+        key,
+        name: name.to_owned(),
+        title: title.to_owned(),
+        path,
+        target,
+    }
+}
+
+fn check_name(name: &str, key: &Key, findings: &mut Findings<'_>) {
+    let legal = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    if name.is_empty() || name.len() > 63 || !name.bytes().all(legal) {
+        findings.mistake(
+            key,
+            "is not a name for an upstream",
+            "use 1 to 63 lower-case letters, digits and hyphens; `title` may say anything",
+        );
+    }
+}
+
+fn check_title(title: &str, key: &Key, findings: &mut Findings<'_>) {
+    let length = title.chars().count();
+    if title.trim().is_empty() || length > 100 || title.chars().any(char::is_control) {
+        findings.mistake(
+            key,
+            "must be 1 to 100 characters on one line",
+            "write a short name that people recognise",
+        );
+    }
+}
+
+fn target(
+    written: &UpstreamConfig,
+    key: &Key,
+    environment: &Environment,
+    findings: &mut Findings<'_>,
+) -> Option<Target> {
+    let url_key = key.child("url");
+    let credential_key = key.child("credential");
+    let credential = credential::read(
+        written.credential.as_ref(),
+        &credential_key,
+        environment,
+        findings,
+    );
+    match (&written.url, written.builtin) {
+        (Some(_), Some(_)) => {
+            findings.mistake(
+                key,
+                "has both `url` and `builtin`",
+                "keep the one that is wanted",
+            );
+            None
+        }
+        (None, None) => {
+            if !findings.blames(&url_key) && !findings.blames(&key.child("builtin")) {
+                findings.mistake(
+                    key,
+                    "has neither `url` nor `builtin`",
+                    "add url = \"https://…\", the address of the MCP server",
+                );
+            }
+            None
+        }
+        (None, Some(Builtin::Demo)) => {
+            if credential.is_some_and(|found| !found.is_none()) {
+                findings.mistake(
+                    &credential_key,
+                    "has no use beside `builtin`",
+                    "remove it; the server inside this program asks for nothing",
+                );
+            }
+            Some(demo())
+        }
+        (Some(url), None) => {
+            let endpoint = endpoint(url, &url_key, findings);
+            Some(remote(endpoint?, credential?))
+        }
+    }
+}
+
+fn remote(endpoint: Endpoint, credential: Described) -> Target {
+    Target {
+        destination: Destination::Remote {
+            endpoint: endpoint.uri,
+            credential: credential.credential,
+        },
+        address: endpoint.shown,
+        credential: credential.description,
+    }
+}
+
+struct Endpoint {
+    uri: Uri,
+    shown: String,
+}
+
+/// Reads the address of an MCP server. `None`: a mistake was noted.
+fn endpoint(text: &str, key: &Key, findings: &mut Findings<'_>) -> Option<Endpoint> {
+    let parsed = Url::parse(text).ok();
+    let (reason, remedy) = match &parsed {
+        None => (
+            "is not an absolute URL",
+            "write it in full, as in \"https://mcp.internal.example/mcp\"",
+        ),
+        Some(url) if !matches!(url.scheme(), "http" | "https") => (
+            "must start with http:// or https://",
+            "use the address of a streamable HTTP endpoint; a program that speaks over its standard input needs a bridge",
+        ),
+        Some(url) if !url.username().is_empty() || url.password().is_some() => (
+            "must not contain a user name or password",
+            "move them to credential = { basic = { username = \"…\", password = … } }",
+        ),
+        Some(url) if url.fragment().is_some() => (
+            "must not have a fragment",
+            "remove the # and what follows it",
+        ),
+        Some(url) => match url.as_str().parse::<Uri>() {
+            Ok(uri) => {
+                if url.scheme() == "http" && !is_loopback(url) {
+                    findings.warn(
+                        key,
+                        "starts with http://: calls and any credential cross the network unencrypted",
+                    );
+                }
+                let shown = without_query_values(url);
+                return Some(Endpoint { uri, shown });
+            }
+            Err(_) => (
+                "has characters that no URL may contain",
+                "percent-encode them",
+            ),
+        },
+    };
+    findings.mistake(key, reason, remedy);
+    None
+}
+
+/// The address for people: a value in a query is often a key.
+fn without_query_values(url: &Url) -> String {
+    let mut shown = url.clone();
+    shown.set_query(None);
+    let mut shown = shown.to_string();
+    for (position, (name, _)) in url.query_pairs().enumerate() {
+        let separator = if position == 0 { '?' } else { '&' };
+        shown.push(separator);
+        shown.push_str(&name);
+        shown.push('=');
+        shown.push_str(MASK);
+    }
+    shown
+}
+
+/// Paths that this program answers itself.
+const RESERVED_PATHS: [&str; 10] = [
+    "/.well-known",
+    "/authorize",
+    "/callback",
+    "/consent",
+    "/health",
+    "/introspect",
+    "/ready",
+    "/register",
+    "/revoke",
+    "/token",
+];
+
+fn check_path(path: &str, key: &Key, findings: &mut Findings<'_>) {
+    let legal =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b'/' | b'-');
+    let (reason, remedy) = if !path.starts_with('/') {
+        (
+            "must start with a slash",
+            "write it as in \"/mcp\"".to_owned(),
+        )
+    } else if path.ends_with('/') {
+        (
+            "must not end with a slash",
+            "name at least one segment, as in \"/mcp\"".to_owned(),
+        )
+    } else if path
+        .split('/')
+        .skip(1)
+        .any(|part| matches!(part, "" | "." | ".."))
+    {
+        (
+            "must not contain //, /./ or /../",
+            "write the path that clients will use, already resolved".to_owned(),
+        )
+    } else if !path.bytes().all(legal) {
+        (
+            "may contain letters, digits and . _ ~ / - only",
+            "leave out everything else, percent signs included".to_owned(),
+        )
+    } else if let Some(ours) = RESERVED_PATHS.iter().find(|ours| covers(ours, path)) {
+        (
+            "is an address that this program answers itself",
+            format!("choose one outside {ours}"),
+        )
+    } else {
+        return;
+    };
+    findings.mistake(key, reason, remedy);
+}
+
+/// Whether `path` is `prefix` or lies below it.
+fn covers(prefix: &str, path: &str) -> bool {
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Two upstreams never share an address, and none lies below another's.
+fn check_paths(drafts: &[Draft], findings: &mut Findings<'_>) {
+    let is_sound = |draft: &&Draft| !findings.blames(&draft.key.child("path"));
+    let sound: Vec<&Draft> = drafts.iter().filter(is_sound).collect();
+    for (position, lower) in sound.iter().enumerate() {
+        for (other, upper) in sound.iter().enumerate() {
+            let same = lower.path == upper.path;
+            // Of two equal paths, the later one is the mistake.
+            if position == other || (same && position < other) || !covers(&upper.path, &lower.path)
+            {
+                continue;
+            }
+            let relation = if same { "is also" } else { "lies below" };
+            findings.mistake(
+                &lower.key.child("path"),
+                format!("{relation} the path of upstream {}", upper.name),
+                "give each upstream a path of its own, as in \"/mcp/<name>\"",
+            );
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The configuration file as the operator writes it, key by key. These doc comments become the
+//! JSON schema and the reference page.
+
+use std::{collections::BTreeMap, fmt, marker::PhantomData, path::PathBuf};
+
+use protocol::policy::{Limits, TokenPolicy};
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
+
+use super::quantity::{show_duration, show_size};
+
+/// The configuration file of mcp-oauth-proxy.
+///
+/// Durations are a whole number and a unit: `"90s"`, `"5m"`, `"1h"`, `"30d"`. Sizes are a whole
+/// number and a unit: `"512B"`, `"64KiB"`, `"4MiB"`, `"1GiB"`. Relative paths start at the
+/// directory in which the program is started.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+#[schemars(title = "mcp-oauth-proxy")]
+pub struct Config {
+    /// The address under which clients reach this proxy, exactly as they use it: scheme, host
+    /// and, where it is not the default, port; no path and no slash at the end. `http://` is for
+    /// loopback addresses only. When it is missing and `listen` is a loopback address, it is
+    /// `http://` and that address. `PUBLIC_URL` in the environment overrides it.
+    #[schemars(example = "https://mcp.example.com")]
+    pub public_url: Option<String>,
+    /// The address and port to listen on. `LISTEN` in the environment overrides it.
+    #[schemars(extend("default" = DEFAULT_LISTEN))]
+    pub listen: Option<String>,
+    /// The directory for the key file, the SQLite file and the hash of a generated passphrase.
+    /// It is created for its owner alone when it does not exist.
+    #[schemars(extend("default" = DEFAULT_DATA_DIR))]
+    pub data_dir: Option<PathBuf>,
+    /// Where clients, grants and codes are kept: `"sqlite"`, a file in `data_dir` for a single
+    /// process, or the URL of a PostgreSQL database, which several processes can share. Since
+    /// that URL holds a password, it can come from elsewhere like any secret.
+    #[schemars(extend("default" = SQLITE))]
+    pub store: Option<Secret>,
+    /// The address and port of a listener of its own for metrics; none when it is missing.
+    #[schemars(example = "127.0.0.1:9090")]
+    pub metrics_listen: Option<String>,
+    /// Browser origins that may call the MCP endpoints, beside our own and loopback ones.
+    #[serde(default)]
+    #[schemars(example = ["https://app.example.com"])]
+    pub allowed_origins: Vec<String>,
+    /// How the person who approves a client proves who they are. Without it, a strong passphrase
+    /// is generated and shown once, at the first start.
+    #[serde(default)]
+    pub sign_in: SignInConfig,
+    /// The MCP servers behind this proxy, each under a name of lower-case letters, digits and
+    /// hyphens: `[upstream.<name>]`. Without any, `UPSTREAM_URL` and `UPSTREAM_TOKEN` in the
+    /// environment name one; without those it is the built-in demo server.
+    #[serde(default)]
+    pub upstream: BTreeMap<String, UpstreamConfig>,
+    /// Lifetimes of what is issued.
+    #[serde(default)]
+    pub tokens: TokensConfig,
+    /// Bounds on what a request may ask of this program.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+    /// Reverse proxies in front of this one.
+    #[serde(default)]
+    pub trusted_proxies: TrustedProxiesConfig,
+}
+
+pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+pub(super) const DEFAULT_DATA_DIR: &str = "./data";
+pub(super) const SQLITE: &str = "sqlite";
+
+/// `[sign_in]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct SignInConfig {
+    /// A passphrase of at least 12 characters. `PASSPHRASE` in the environment overrides it and
+    /// `pin`.
+    pub passphrase: Option<Secret>,
+    /// In place of a passphrase, a PIN of 6 to 12 ASCII letters and digits.
+    pub pin: Option<Secret>,
+}
+
+/// `[upstream.<name>]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct UpstreamConfig {
+    /// What people are shown; the name when it is missing.
+    pub title: Option<String>,
+    /// The address of the MCP server: `http` or `https`. Either this or `builtin`.
+    #[schemars(example = "https://mcp.internal.example/mcp")]
+    pub url: Option<String>,
+    /// Where clients reach it, below `public_url`. When it is missing: `/mcp` for the only
+    /// upstream, `/mcp/<name>` for one of several.
+    pub path: Option<String>,
+    /// What the MCP server demands of us; nothing when it is missing.
+    pub credential: Option<CredentialConfig>,
+    /// A server inside this program in place of `url`.
+    pub builtin: Option<Builtin>,
+}
+
+/// A server inside this program.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", expecting = "a string")]
+pub enum Builtin {
+    /// A demonstration server with a few harmless tools.
+    Demo,
+}
+
+/// `"none"`, or one kind of key.
+pub(super) type CredentialConfig = TextOr<CredentialTable>;
+
+/// One kind of key: `{ bearer = S }`, `{ header = "N", value = S }`,
+/// `{ basic = { username = "u", password = S } }` or `{ query = "N", value = S }`, where `S` is
+/// a secret.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+#[schemars(extend("oneOf" = [
+    { "required": ["bearer"] },
+    { "required": ["header", "value"] },
+    { "required": ["basic"] },
+    { "required": ["query", "value"] },
+]))]
+pub struct CredentialTable {
+    /// A token, sent as `Authorization: Bearer`.
+    pub bearer: Option<Secret>,
+    /// The name of a header that carries `value`.
+    pub header: Option<String>,
+    /// A user name and password, sent as `Authorization: Basic`.
+    pub basic: Option<BasicConfig>,
+    /// The name of a query parameter that carries `value`.
+    pub query: Option<String>,
+    /// The key that `header` or `query` carries.
+    pub value: Option<Secret>,
+}
+
+/// A user name and password.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+#[schemars(extend("required" = ["username", "password"]))]
+pub struct BasicConfig {
+    /// The user name, without a colon.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<Secret>,
+}
+
+/// `[tokens]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct TokensConfig {
+    /// How long an access token works: 1m to 90d.
+    #[schemars(extend("default" = show_duration(TokenPolicy::default().access_lifetime)))]
+    pub access_lifetime: Option<String>,
+    /// How long a refresh token works without being used: 1h to 3650d.
+    #[schemars(extend("default" = show_duration(TokenPolicy::default().refresh_idle)))]
+    pub refresh_idle: Option<String>,
+    /// How long a grant lives at most, however often it is refreshed: 1h to 3650d, and not less
+    /// than `refresh_idle` and `access_lifetime`.
+    #[schemars(extend("default" = show_duration(TokenPolicy::default().refresh_absolute)))]
+    pub refresh_absolute: Option<String>,
+    /// How long the predecessor of the live refresh token gets the same answer again, for a
+    /// client that lost the answer or asked twice at once: 0s to 5m.
+    #[schemars(extend("default" = show_duration(TokenPolicy::default().refresh_retry_window)))]
+    pub refresh_retry_window: Option<String>,
+    /// How long an authorization code works: 10s to 10m.
+    #[schemars(extend("default" = show_duration(TokenPolicy::default().code_lifetime)))]
+    pub code_lifetime: Option<String>,
+    /// Whether a genuine refresh token from a generation that the store does not know yet is
+    /// taken as proof that the store lost writes, as after restoring a backup.
+    #[schemars(extend("default" = TokenPolicy::default().heal_store_regression))]
+    pub heal_store_regression: Option<bool>,
+}
+
+/// `[limits]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+#[expect(
+    clippy::struct_field_names,
+    reason = "these are the keys that operators write"
+)]
+pub struct LimitsConfig {
+    /// The body of a request to an MCP endpoint: 1KiB to 1GiB.
+    #[schemars(extend("default" = show_size(Limits::default().mcp_body)))]
+    pub mcp_body: Option<String>,
+    /// The body of a request to `/token`, `/revoke` and the consent page: 4KiB to 1MiB.
+    #[schemars(extend("default" = show_size(Limits::default().oauth_body as u64)))]
+    pub oauth_body: Option<String>,
+    /// The body of a registration: 1KiB to 1MiB.
+    #[schemars(extend("default" = show_size(Limits::default().registration_body as u64)))]
+    pub registration_body: Option<String>,
+}
+
+/// `[trusted_proxies]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct TrustedProxiesConfig {
+    /// Address ranges whose `X-Forwarded-For` is believed.
+    #[serde(default)]
+    #[schemars(example = ["10.0.0.0/8"])]
+    pub ranges: Vec<String>,
+}
+
+/// A secret: written out, or `{ env = "X" }` to take it from an environment variable, or
+/// `{ file = "P" }` to take it from a file, without the newline at its end.
+#[derive(Deserialize, JsonSchema)]
+#[serde(from = "TextOr<Reference>")]
+#[schemars(with = "TextOr<Reference>")]
+pub enum Secret {
+    Literal(SecretString),
+    Reference(Reference),
+}
+
+impl From<TextOr<Reference>> for Secret {
+    fn from(written: TextOr<Reference>) -> Self {
+        match written {
+            TextOr::Text(text) => Self::Literal(text.into()),
+            TextOr::Table(reference) => Self::Reference(reference),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(_) => f.write_str("Secret"),
+            Self::Reference(reference) => reference.fmt(f),
+        }
+    }
+}
+
+/// Where a secret is to be found.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+#[schemars(extend("oneOf" = [{ "required": ["env"] }, { "required": ["file"] }]))]
+pub struct Reference {
+    /// The name of an environment variable.
+    pub env: Option<String>,
+    /// The path of a file.
+    pub file: Option<PathBuf>,
+}
+
+/// A plain string or a table.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum TextOr<T> {
+    Text(String),
+    Table(T),
+}
+
+impl<T: fmt::Debug> fmt::Debug for TextOr<T> {
+    /// Leaves out the text, which may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text"),
+            Self::Table(table) => table.fmt(f),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
+    /// Chooses by what is there, so that a mistake inside the table is reported as itself;
+    /// serde's `untagged` would only say that nothing fits.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrTable<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for TextOrTable<T> {
+            type Value = TextOr<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a table")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<TextOr<T>, E> {
+                Ok(TextOr::Text(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<TextOr<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(entries)).map(TextOr::Table)
+            }
+        }
+
+        deserializer.deserialize_any(TextOrTable(PhantomData))
+    }
+}

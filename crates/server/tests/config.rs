@@ -1,0 +1,149 @@
+//! Every sample configuration, valid and invalid, through the real program.
+
+use std::{
+    fmt::Write,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+const SECRET: &str = "s3cr3t";
+
+fn samples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sample-configs")
+}
+
+/// The sample files of one kind, relative to [`samples`], in the order of their names.
+fn files(kind: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(samples().join(kind))
+        .unwrap()
+        .map(|entry| Path::new(kind).join(entry.unwrap().file_name()))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+fn check(directory: &Path, config: &Path, variables: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mcp-oauth-proxy"))
+        .arg("check")
+        .arg("--config")
+        .arg(config)
+        .current_dir(directory)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn check_sample(config: &Path) -> Output {
+    check(
+        &samples(),
+        config,
+        &[
+            ("WASENDER_PAT", "k-s3cr3t-from-a-variable"),
+            ("PASSPHRASE_OF_THE_FILE", "orange tractor s3cr3t sail"),
+            ("PIN", "k7s3cr3t"),
+            (
+                "DATABASE_URL",
+                "postgres://proxy:s3cr3t@db.example:5433/proxy?password=s3cr3t",
+            ),
+            ("EMPTY_VARIABLE", ""),
+        ],
+    )
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn every_valid_sample_comes_to_what_it_says() {
+    let mut all = String::new();
+    for file in files("valid") {
+        let output = check_sample(&file);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{}: {stderr}",
+            file.display()
+        );
+        assert_eq!(stderr, "");
+        assert!(!stdout.contains(SECRET), "{stdout}");
+        writeln!(all, "=== {}\n{stdout}", file.display()).unwrap();
+    }
+    insta::assert_snapshot!("valid", all);
+}
+
+/// Each invalid sample ends with its mistakes, one to a line: `#! line:column: key reason…`.
+#[test]
+fn every_invalid_sample_is_refused_with_each_of_its_mistakes() {
+    let mut all = String::new();
+    for file in files("invalid") {
+        let name = file.display().to_string();
+        let sample = fs::read_to_string(samples().join(&file)).unwrap();
+        let expected: Vec<String> = sample
+            .lines()
+            .filter_map(|line| line.strip_prefix("#! "))
+            .map(|mistake| format!("{name}:{mistake}"))
+            .collect();
+        assert!(!expected.is_empty(), "{name} does not say what is wrong");
+
+        let output = check_sample(&file);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+
+        assert_eq!(output.status.code(), Some(2), "{name}: {stderr}");
+        assert_eq!(stdout, "");
+        assert!(!stderr.contains(SECRET), "{stderr}");
+        let found: Vec<&str> = stderr
+            .lines()
+            .filter(|line| line.starts_with(&name))
+            .collect();
+        let all_expected = found.len() == expected.len()
+            && found
+                .iter()
+                .zip(&expected)
+                .all(|(found, expected)| found.starts_with(expected));
+        assert!(all_expected, "expected {expected:#?}, found {stderr}");
+        assert_eq!(stderr.matches("\n  hint: ").count(), found.len());
+        writeln!(all, "=== {stderr}").unwrap();
+    }
+    insta::assert_snapshot!("invalid", all);
+}
+
+#[test]
+fn a_file_with_a_secret_that_others_can_read_is_warned_about() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("proxy.toml");
+    let warning = "warning: proxy.toml holds a secret and other users of this machine can read it: chmod 600 proxy.toml";
+    let literal = "[sign_in]\npassphrase = 'orange tractor wisdom sail'\n";
+    let postgres = "store = 'postgres://me:password@db/proxy'\n";
+    let key = "[upstream.one]\nurl = 'https://one.example/mcp'\ncredential = { query = 'k', value = 'v' }\n";
+    let reference = "[sign_in]\npassphrase = { env = 'P' }\n";
+    for (text_of_file, mode, is_warned) in [
+        (literal, 0o644, true),
+        (literal, 0o640, true),
+        (literal, 0o600, false),
+        (postgres, 0o644, true),
+        (key, 0o644, true),
+        (reference, 0o644, false),
+        ("store = 'sqlite'", 0o644, false),
+        ("store = 'postgres://me@db/proxy'", 0o644, false),
+    ] {
+        fs::write(&file, text_of_file).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let output = check(
+            directory.path(),
+            Path::new("proxy.toml"),
+            &[("P", "orange tractor wisdom sail")],
+        );
+        let stdout = text(&output.stdout);
+        assert_eq!(
+            stdout.contains(warning),
+            is_warned,
+            "{mode:o} {text_of_file}: {stdout}"
+        );
+    }
+}
