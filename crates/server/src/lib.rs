@@ -1,1 +1,4 @@
+//! What the proxy needs of an operating system.
 
+pub mod listen;
+pub mod upstream;
