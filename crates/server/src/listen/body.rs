@@ -1,0 +1,159 @@
+//! Bodies that know when to give up: a request's when the client stalls, an event stream's when
+//! the listener stops.
+
+use std::{
+    error::Error,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Response, header};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::deadline::Watch;
+
+/// The client stopped sending its request's body.
+#[derive(Debug, thiserror::Error)]
+#[error("the request body stopped arriving; nothing came for {0:?}")]
+pub struct BodyStalled(pub Duration);
+
+/// A request's body as the handler gets it. One that is not there costs nothing, and one that
+/// has already arrived costs no timer.
+pub(super) fn request_body(incoming: Incoming, limit: Duration, watch: &Arc<Watch>) -> Body {
+    if http_body::Body::is_end_stream(&incoming) {
+        return Body::empty();
+    }
+    Body::new(RequestBody {
+        incoming,
+        limit,
+        alarm: None,
+        waiting: false,
+        ended: false,
+        watch: Arc::clone(watch),
+    })
+}
+
+struct RequestBody {
+    incoming: Incoming,
+    limit: Duration,
+    /// Made by the first read that has to wait, and kept for later ones.
+    alarm: Option<Pin<Box<Sleep>>>,
+    /// The last read found nothing, so the alarm is set.
+    waiting: bool,
+    ended: bool,
+    watch: Arc<Watch>,
+}
+
+impl RequestBody {
+    /// The alarm, which is set to go off `limit` after the current wait began.
+    fn alarm(&mut self) -> Pin<&mut Sleep> {
+        let due = (!self.waiting).then(|| Instant::now() + self.limit);
+        self.waiting = true;
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limit)));
+        if let Some(due) = due {
+            alarm.as_mut().reset(due);
+        }
+        alarm.as_mut()
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
+            self.waiting = false;
+            self.ended = !matches!(frame, Some(Ok(_)));
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        ready!(self.alarm().poll(cx));
+        Poll::Ready(Some(Err(BodyStalled(self.limit).into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if !self.ended && !http_body::Body::is_end_stream(&self.incoming) {
+            self.watch.leave_unread();
+        }
+    }
+}
+
+/// Makes an event stream end when the listener stops. Other answers pass as they are.
+pub(super) fn end_on_stop(answer: Response<Body>, watch: &Arc<Watch>) -> Response<Body> {
+    if !is_event_stream(&answer) {
+        return answer;
+    }
+    answer.map(|body| {
+        Body::new(EventStream {
+            body: Some(body),
+            watch: Arc::clone(watch),
+        })
+    })
+}
+
+/// Whether the answer is an event stream that may end at any event. One whose length has been
+/// announced may not.
+fn is_event_stream(answer: &Response<Body>) -> bool {
+    const EVENT_STREAM: &str = "text/event-stream";
+    let headers = answer.headers();
+    let named = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()))
+        .is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM.as_bytes()));
+    named
+        && !headers.contains_key(header::CONTENT_LENGTH)
+        && http_body::Body::size_hint(answer.body()).exact().is_none()
+}
+
+struct EventStream {
+    body: Option<Body>,
+    watch: Arc<Watch>,
+}
+
+impl http_body::Body for EventStream {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    /// Needs no wake-up of its own: the connection's task, which is the one that polls this,
+    /// is woken by the stop.
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.watch.is_stopping() {
+            self.body = None;
+        }
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.body {
+            Some(body) => body.is_end_stream(),
+            None => true,
+        }
+    }
+}

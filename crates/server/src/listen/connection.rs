@@ -1,0 +1,250 @@
+//! One connection: HTTP/1.1 by hyper, our deadlines around it.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io::{self, IoSlice},
+    net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use hyper::{
+    body::Incoming,
+    rt::{Read, ReadBufCursor, Write},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{io::AsyncReadExt, net::TcpStream, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ConnectionLimits,
+    body::{end_on_stop, request_body},
+    deadline::{HeadTimer, Watch},
+};
+
+/// How long, and for how many bytes, a client that still sends is listened to after its answer.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Answers the requests of one connection until either side has had enough.
+pub(super) async fn run<H, F>(
+    stream: TcpStream,
+    peer: IpAddr,
+    limits: &ConnectionLimits,
+    stop: &CancellationToken,
+    answer: H,
+) where
+    H: Fn(Request<Body>, IpAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let watch = Arc::new(Watch::new(limits.head, limits.write_stall));
+    let socket = Socket {
+        stream: TokioIo::new(stream),
+        watch: Arc::clone(&watch),
+    };
+    let body_stall = limits.body_stall;
+    let service = {
+        let watch = Arc::clone(&watch);
+        service_fn(move |request: Request<Incoming>| {
+            watch.note_version(request.version());
+            let request = request.map(|incoming| request_body(incoming, body_stall, &watch));
+            let answering = caught(answer.clone(), request, peer);
+            let watch = Arc::clone(&watch);
+            async move { Ok::<_, Infallible>(end_on_stop(answering.await, &watch)) }
+        })
+    };
+    // More than 100 headers are hyper's own limit. Naming it would cost an allocation per request.
+    let mut http = http1::Builder::new()
+        .timer(HeadTimer::new(Arc::clone(&watch)))
+        .header_read_timeout(limits.idle)
+        .max_header_size(limits.head_bytes)
+        .serve_connection(socket, service);
+
+    let end = drive(&mut http, &watch, stop, limits.drain).await;
+    let stream = http.into_parts().io.stream.into_inner();
+    match end {
+        // What the kernel still holds for a peer that takes nothing would stay for minutes.
+        End::Overdue if watch.is_write_blocked() => reset(&stream),
+        End::Overdue => {}
+        End::Closed(Err(error)) if error.is_user() => {
+            tracing::debug!(%peer, %error, "broke off an answer");
+            // Such a client would take an orderly close for the end of a complete answer.
+            if watch.is_old_client() {
+                reset(&stream);
+            }
+        }
+        End::Closed(outcome) => {
+            if watch.has_unread() || outcome.is_err_and(|error| error.is_parse()) {
+                linger(stream).await;
+            }
+        }
+    }
+}
+
+/// How a connection came to its end.
+enum End {
+    Closed(hyper::Result<()>),
+    Overdue,
+}
+
+/// Runs `http` to its end, or to the first deadline that passes.
+async fn drive<S, E>(
+    http: &mut http1::Connection<Socket, S>,
+    watch: &Watch,
+    stop: &CancellationToken,
+    drain: Duration,
+) -> End
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Body, Error = E>,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut stopped = pin!(stop.cancelled());
+    let mut drained: Option<Instant> = None;
+    let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
+    let mut alarm_set: Option<Instant> = None;
+
+    poll_fn(|cx| {
+        if drained.is_none() && stopped.as_mut().poll(cx).is_ready() {
+            drained = Some(Instant::now() + drain);
+            watch.stop();
+            Pin::new(&mut *http).graceful_shutdown();
+        }
+        if let Poll::Ready(outcome) = Pin::new(&mut *http).poll(cx) {
+            return Poll::Ready(End::Closed(outcome));
+        }
+        let Some(due) = [watch.due(), drained].into_iter().flatten().min() else {
+            return Poll::Pending;
+        };
+        // An alarm that goes off too early is cheaper than one that is moved at each request.
+        if alarm_set.is_none_or(|set| due < set) {
+            alarm.as_mut().reset(due);
+            alarm_set = Some(due);
+        }
+        while alarm.as_mut().poll(cx).is_ready() {
+            if due <= Instant::now() {
+                return Poll::Ready(End::Overdue);
+            }
+            alarm.as_mut().reset(due);
+            alarm_set = Some(due);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// The handler's answer, or 500 if it panics.
+async fn caught<H, F>(answer: H, request: Request<Body>, peer: IpAddr) -> Response<Body>
+where
+    H: Fn(Request<Body>, IpAddr) -> F,
+    F: Future<Output = Response<Body>>,
+{
+    let mut answering = pin!(async move { answer(request, peer).await });
+    let answered =
+        poll_fn(
+            |cx| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(cx))) {
+                Ok(poll) => poll.map(Some),
+                Err(_) => Poll::Ready(None),
+            },
+        );
+    answered.await.unwrap_or_else(|| {
+        tracing::error!(%peer, "answered 500: the handler panicked");
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        answer
+    })
+}
+
+/// Makes the close of `stream` an abort that the peer cannot mistake for an end.
+fn reset(stream: &TcpStream) {
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::debug!(%error, "closing without a reset");
+    }
+}
+
+/// Reads on for a little, since a socket that is closed with unread bytes in it sends a reset,
+/// and the peer's kernel may then throw away the answer that it has not yet read: a client with
+/// a large body would never learn of its 401.
+async fn linger(mut stream: TcpStream) {
+    let reading = async {
+        let mut scrap = vec![0; 16 * 1024];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match stream.read(&mut scrap).await {
+                Ok(0) | Err(_) => break,
+                Ok(read) => left = left.saturating_sub(read),
+            }
+        }
+    };
+    // Whether the client was done in time makes no difference any more.
+    let _ = tokio::time::timeout(LINGER, reading).await;
+}
+
+/// The connection's socket, telling the [`Watch`] what moves.
+struct Socket {
+    stream: TokioIo<TcpStream>,
+    watch: Arc<Watch>,
+}
+
+impl Socket {
+    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        match written {
+            Poll::Pending => self.watch.write_blocked(),
+            Poll::Ready(_) => self.watch.write_progressed(),
+        }
+        written
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.watch.bytes_arrived();
+        }
+        read
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
