@@ -1,7 +1,7 @@
 //! What happens, as one closed enum. Endpoints write it; logs, metrics, audit and the pages for
 //! people read it. No event carries a secret.
 
-use std::{error::Error, net::IpAddr, time::Duration};
+use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
@@ -159,6 +159,12 @@ pub enum UpstreamFailed {
 /// must not wait.
 pub trait Reader: Send + Sync {
     fn read(&self, event: &Event<'_>);
+}
+
+impl<R: Reader + ?Sized> Reader for Arc<R> {
+    fn read(&self, event: &Event<'_>) {
+        (**self).read(event);
+    }
 }
 
 /// All the readers.

@@ -202,7 +202,13 @@ pub fn client_secret(entropy: &dyn Entropy) -> String {
     format!("{SECRET}{}", encode(&secret))
 }
 
-/// A new public name of 128 random bits: a client id, a browser's cookie.
+/// A new client id of 128 random bits. The letter in front keeps it from looking like an option on
+/// a command line, or like a URL.
+pub fn client_id(entropy: &dyn Entropy) -> String {
+    format!("c{}", random_name(entropy))
+}
+
+/// A new name of 128 random bits: a browser's cookie, a request's id.
 pub fn random_name(entropy: &dyn Entropy) -> String {
     let name: [u8; 16] = random(entropy);
     encode(&name)

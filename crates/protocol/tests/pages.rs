@@ -141,7 +141,7 @@ fn the_consent_page_says_who_where_what_and_how_long() {
     for said in [
         "Use every tool of this server, to read and to change things.",
         "Until it has not been used for 30 days.",
-        "To end it sooner, disconnect it in the client or end it on this proxy.",
+        "To end it sooner, disconnect it in the client.",
         "If you did not start this, deny and close this page.",
     ] {
         assert!(page.contains(said), "{said:?} is not in {page:?}");
@@ -215,7 +215,7 @@ fn a_passphrase_and_a_pin_are_asked_for_in_their_own_way() {
     let field = one(&pin, "#secret").value();
     assert_eq!(words(one(&pin, "label[for=secret]")), "PIN");
     assert_eq!(field.attr("autocomplete"), Some("off"));
-    assert_eq!(field.attr("inputmode"), Some("numeric"));
+    assert_eq!(field.attr("inputmode"), None);
 
     for document in [&passphrase, &pin] {
         let field = one(document, "#secret").value();

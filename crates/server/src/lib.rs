@@ -3,11 +3,13 @@
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod host;
 pub mod key_file;
 pub mod listen;
 pub mod logs;
 pub mod metrics;
 pub mod passphrase;
 mod private_file;
+pub mod store;
 pub mod system;
 pub mod upstream;

@@ -209,12 +209,8 @@ impl Metrics {
     }
 }
 
-/// A reader that shares its counters with the metrics listener.
-pub struct MetricsReader(pub Arc<Metrics>);
-
-impl Reader for MetricsReader {
+impl Reader for Metrics {
     fn read(&self, event: &Event<'_>) {
-        let metrics = &*self.0;
         match *event {
             Event::CallForwarded {
                 upstream,
@@ -223,7 +219,7 @@ impl Reader for MetricsReader {
                 took,
                 ..
             } => {
-                if let Some(calls) = metrics.upstreams.get(&upstream.name) {
+                if let Some(calls) = self.upstreams.get(&upstream.name) {
                     let era = usize::from(era == Era::Modern);
                     let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
                     calls.by_era_and_class[era][class].inc();
@@ -232,51 +228,49 @@ impl Reader for MetricsReader {
             }
             Event::CallRefused { upstream, why } => {
                 count(
-                    &metrics.calls_refused,
+                    &self.calls_refused,
                     &[("upstream", &upstream.name), ("why", &name(&why))],
                 );
             }
             Event::UpstreamFailed { upstream, why, .. } => {
                 count(
-                    &metrics.upstream_failures,
+                    &self.upstream_failures,
                     &[("upstream", &upstream.name), ("why", &name(&why))],
                 );
             }
-            Event::ClientRegistered { .. } => drop(metrics.registrations.inc()),
-            Event::ConsentShown { .. } => drop(metrics.consents_shown.inc()),
-            Event::Approved { upstream, .. } => {
-                count(&metrics.approvals, &[("upstream", &upstream)])
-            }
-            Event::Denied { .. } => drop(metrics.denials.inc()),
-            Event::SignInFailed { .. } => drop(metrics.sign_in_failures.inc()),
-            Event::SignInBlocked { .. } => drop(metrics.sign_ins_blocked.inc()),
-            Event::GuessingSlowed => drop(metrics.guessing_slowed.inc()),
-            Event::CodeRedeemed { .. } => drop(metrics.codes_redeemed.inc()),
-            Event::TokenRefreshed { .. } => drop(metrics.refresh_rotated.inc()),
+            Event::ClientRegistered { .. } => drop(self.registrations.inc()),
+            Event::ConsentShown { .. } => drop(self.consents_shown.inc()),
+            Event::Approved { upstream, .. } => count(&self.approvals, &[("upstream", &upstream)]),
+            Event::Denied { .. } => drop(self.denials.inc()),
+            Event::SignInFailed { .. } => drop(self.sign_in_failures.inc()),
+            Event::SignInBlocked { .. } => drop(self.sign_ins_blocked.inc()),
+            Event::GuessingSlowed => drop(self.guessing_slowed.inc()),
+            Event::CodeRedeemed { .. } => drop(self.codes_redeemed.inc()),
+            Event::TokenRefreshed { .. } => drop(self.refresh_rotated.inc()),
             Event::RefreshRepeated { why, age, .. } => {
                 match why {
-                    Repeated::WithinWindow => metrics.refresh_retry_served.inc(),
-                    Repeated::AnswerLost => metrics.refresh_lost_answer.inc(),
+                    Repeated::WithinWindow => self.refresh_retry_served.inc(),
+                    Repeated::AnswerLost => self.refresh_lost_answer.inc(),
                 };
-                metrics.refresh_predecessor_age.observe(age.as_secs_f64());
+                self.refresh_predecessor_age.observe(age.as_secs_f64());
             }
-            Event::StoreRegressed { .. } => drop(metrics.store_regression.inc()),
+            Event::StoreRegressed { .. } => drop(self.store_regression.inc()),
             Event::GrantRevoked { why, .. } => {
                 if why == Revoked::RefreshTokenReuse {
-                    metrics.refresh_reuse_revoked.inc();
+                    self.refresh_reuse_revoked.inc();
                 }
-                count(&metrics.grants_revoked, &[("why", &name(&why))]);
+                count(&self.grants_revoked, &[("why", &name(&why))]);
             }
             Event::Refused {
                 endpoint, error, ..
             } => {
                 count(
-                    &metrics.refused,
+                    &self.refused,
                     &[("endpoint", &name(&endpoint)), ("error", &error)],
                 );
             }
             Event::Failed { endpoint, .. } => {
-                count(&metrics.failures, &[("endpoint", &name(&endpoint))]);
+                count(&self.failures, &[("endpoint", &name(&endpoint))]);
             }
         }
     }

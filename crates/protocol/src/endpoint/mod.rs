@@ -43,10 +43,10 @@ pub struct App(Arc<Parts>);
 
 /// The outside world as the host provides it.
 pub struct Ports {
-    pub clock: Box<dyn Clock>,
-    pub entropy: Box<dyn Entropy>,
-    pub store: Box<dyn Store>,
-    pub upstream: Box<dyn Upstream>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub store: Arc<dyn Store>,
+    pub upstream: Arc<dyn Upstream>,
 }
 
 pub struct Parts {

@@ -7,8 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     config::{Plan, Settings, SignInPlan},
+    host,
     key_file::{self, MasterKey},
-    passphrase,
+    logs, passphrase,
     system::SystemEntropy,
 };
 
@@ -34,9 +35,10 @@ pub enum PassphraseNotice {
 
 /// Runs the proxy that `plan` describes.
 pub fn run(plan: Plan) -> anyhow::Result<()> {
+    logs::start();
     let prepared = prepare(plan)?;
-    std::io::stdout().write_all(start_text(&prepared).as_bytes())?;
-    Ok(())
+    let text = start_text(&prepared);
+    host::run(prepared, || std::io::stdout().write_all(text.as_bytes()))
 }
 
 /// Takes the keys from the data directory, or makes them at the first start.

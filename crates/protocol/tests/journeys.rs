@@ -1,0 +1,44 @@
+//! The main job from end to end: a client that knows one address gets to use one upstream.
+
+mod support;
+
+use support::{TestServer, UPSTREAM_KEY, client::Tokens};
+
+/// S1-01, S1-02, S2-05
+#[tokio::test]
+async fn a_client_signs_in_and_calls_and_the_upstream_sees_the_operators_key() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let tokens = client.sign_in().await;
+
+    let answer = client.call(&tokens).await.expect(200);
+
+    assert!(!answer.everything().contains(UPSTREAM_KEY));
+    let request = server.upstream.last();
+    assert_eq!(request.uri(), "https://one.upstream.example/mcp");
+    assert_eq!(
+        request.headers()["authorization"],
+        format!("Bearer {UPSTREAM_KEY}")
+    );
+    assert_eq!(
+        request.body(),
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#
+    );
+}
+
+/// S1-14, S1-15, TK-16, TK-18
+#[tokio::test]
+async fn a_refresh_token_is_rotated_and_a_repeated_one_gets_the_same_answer() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let first = client.sign_in().await;
+
+    let second = Tokens::of(&client.refresh(&first).await.expect(200));
+    let again = Tokens::of(&client.refresh(&first).await.expect(200));
+
+    assert_ne!(first.refresh_token, second.refresh_token);
+    assert_eq!(second.refresh_token, again.refresh_token);
+    for tokens in [&first, &second, &again] {
+        let _ = client.call(tokens).await.expect(200);
+    }
+}

@@ -1,0 +1,423 @@
+//! A proxy in memory, and the people and programs that use it. The clock is moved by hand, the
+//! entropy is seeded, the upstream answers as it is told.
+
+#![expect(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses its own part of this"
+)]
+
+pub mod client;
+pub mod upstream;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use protocol::{
+    endpoint::{App, Front, Ports},
+    forward::credential::Credential,
+    identity::password::SignIn,
+    journal::{Event, Journal, Reader},
+    memory::MemoryStore,
+    oauth::identifiers::{Issuer, Resource},
+    policy::{Destination, Limits, Policy, TokenPolicy, UpstreamPolicy},
+    ports::{Clock, Entropy, Store, StoreError, Timestamp, Versioned},
+};
+use sha2::{Digest, Sha256};
+
+use self::{client::McpClient, upstream::FakeUpstream};
+
+pub const ISSUER: &str = "https://gw.example";
+pub const PASSPHRASE: &str = "correct horse battery staple";
+/// The operator's key for every upstream.
+pub const UPSTREAM_KEY: &str = "upstream-key-4711";
+/// Where a browser or client sits unless a test says otherwise.
+pub const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// The whole proxy but for the operating system.
+#[derive(Clone)]
+pub struct TestServer {
+    pub front: Front,
+    pub clock: Arc<FakeClock>,
+    pub store: Arc<FaultyStore>,
+    pub upstream: Arc<FakeUpstream>,
+    pub journal: Arc<Events>,
+}
+
+impl TestServer {
+    /// One upstream, at `/mcp`.
+    pub fn new() -> Self {
+        Self::with(policy(&[("one", "/mcp")]))
+    }
+
+    /// Two upstreams, at `/mcp/a` and `/mcp/b`.
+    pub fn with_two_upstreams() -> Self {
+        Self::with(policy(&[("a", "/mcp/a"), ("b", "/mcp/b")]))
+    }
+
+    pub fn with(policy: Policy) -> Self {
+        Self::on(policy, Arc::default())
+    }
+
+    /// A process of its own on a store that may be shared.
+    pub fn on(policy: Policy, store: Arc<FaultyStore>) -> Self {
+        let clock = Arc::new(FakeClock::default());
+        let upstream = Arc::new(FakeUpstream::default());
+        let journal = Arc::new(Events::default());
+        let ports = Ports {
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::default()),
+            store: store.clone(),
+            upstream: upstream.clone(),
+        };
+        let readers = Journal::new(vec![Box::new(Arc::clone(&journal))]);
+        let front = Front::new(App::new(policy, &[7; 32], ports, readers));
+        Self {
+            front,
+            clock,
+            store,
+            upstream,
+            journal,
+        }
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        self.send_from(HOME, request).await
+    }
+
+    pub async fn send_from(&self, peer: IpAddr, request: Request<Body>) -> Answer {
+        let method = request.method().clone();
+        let what = format!("{method} {}", request.uri());
+        Answer::read(what, self.front.answer(request, peer).await).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(request(Method::GET, path).body(Body::empty()).unwrap())
+            .await
+    }
+
+    pub async fn post_json(&self, path: &str, body: &serde_json::Value) -> Answer {
+        let request = request(Method::POST, path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body.to_string()))
+            .unwrap();
+        self.send(request).await
+    }
+
+    pub async fn post_form(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        self.send(form(path, fields)).await
+    }
+
+    /// A client that discovered the server and registered as a public client.
+    pub async fn mcp_client(&self) -> McpClient {
+        McpClient::register(
+            self,
+            &serde_json::json!({ "token_endpoint_auth_method": "none" }),
+        )
+        .await
+    }
+
+    /// Every byte in the store, as text.
+    pub fn stored(&self) -> String {
+        let dump = self.store.memory.dump();
+        dump.iter()
+            .map(|(key, value)| format!("{key}={}\n", String::from_utf8_lossy(value)))
+            .collect()
+    }
+}
+
+/// A policy with these upstreams, by name and path.
+pub fn policy(upstreams: &[(&str, &str)]) -> Policy {
+    let issuer = Issuer::parse(ISSUER).unwrap();
+    let upstreams = upstreams.iter().map(|(name, path)| {
+        Arc::new(UpstreamPolicy {
+            name: (*name).to_owned(),
+            title: format!("Server {name}"),
+            path: (*path).to_owned(),
+            resource: Resource::at(&issuer, path),
+            destination: Destination::Remote {
+                endpoint: format!("https://{name}.upstream.example/mcp")
+                    .parse()
+                    .unwrap(),
+                credential: Credential::bearer(UPSTREAM_KEY).unwrap(),
+            },
+        })
+    });
+    Policy {
+        upstreams: upstreams.collect(),
+        issuer,
+        sign_in: SignIn::passphrase(PASSPHRASE),
+        tokens: TokenPolicy::default(),
+        limits: Limits::default(),
+        trusted_proxies: Vec::new(),
+        allowed_origins: Vec::new(),
+        grant_freshness: None,
+    }
+}
+
+/// A request to the proxy's public address.
+pub fn request(method: Method, path: &str) -> http::request::Builder {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "gw.example")
+}
+
+pub fn form(path: &str, fields: &[(&str, &str)]) -> Request<Body> {
+    request(Method::POST, path)
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Body::from(encoded(fields)))
+        .unwrap()
+}
+
+pub fn encoded(fields: &[(&str, &str)]) -> String {
+    url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(fields)
+        .finish()
+}
+
+/// A response, read to its end.
+#[derive(Clone, Debug)]
+#[must_use = "an answer that nobody looks at tests nothing"]
+pub struct Answer {
+    pub to: String,
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    async fn read(to: String, response: Response<Body>) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = body
+            .collect()
+            .await
+            .map(|body| body.to_bytes())
+            .unwrap_or_default();
+        Self {
+            to,
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
+    }
+
+    /// Insists on a status; shows the whole answer otherwise.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{self:#?}");
+        self
+    }
+
+    /// Insists on an OAuth error in JSON.
+    #[track_caller]
+    pub fn refused(self, status: u16, error: &str) -> Self {
+        let answer = self.expect(status);
+        assert_eq!(answer.json()["error"], error, "{answer:#?}");
+        answer
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:#?}"))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The one value of a header.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> &str {
+        let values: Vec<_> = self.headers.get_all(name).iter().collect();
+        let [value] = values[..] else {
+            panic!("{} times {name}: {self:#?}", values.len())
+        };
+        value.to_str().unwrap()
+    }
+
+    /// The parameters of the redirect.
+    #[track_caller]
+    pub fn redirect(&self) -> Redirect {
+        let location = url::Url::parse(self.header("location")).unwrap();
+        let parameters = location.query_pairs().into_owned().collect();
+        let mut to = location;
+        to.set_query(None);
+        Redirect {
+            to: to.into(),
+            parameters,
+        }
+    }
+
+    /// Everything that the other side can read, as text.
+    pub fn everything(&self) -> String {
+        format!("{} {:?} {}", self.status, self.headers, self.text())
+    }
+}
+
+/// Where a redirect leads.
+#[derive(Debug)]
+pub struct Redirect {
+    pub to: String,
+    pub parameters: Vec<(String, String)>,
+}
+
+impl Redirect {
+    /// The value of a parameter that is there once.
+    #[track_caller]
+    pub fn parameter(&self, name: &str) -> &str {
+        let mut values = self.parameters.iter().filter(|(key, _)| key == name);
+        let (Some((_, value)), None) = (values.next(), values.next()) else {
+            panic!("not one {name}: {self:?}")
+        };
+        value
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.parameters.iter().any(|(key, _)| key == name)
+    }
+}
+
+/// Time that passes when told to.
+#[derive(Debug, Default)]
+pub struct FakeClock {
+    seconds: AtomicI64,
+}
+
+/// Where the clock starts: some moment in 2026.
+const START: i64 = 1_790_000_000;
+
+impl FakeClock {
+    pub fn advance(&self, duration: Duration) {
+        let seconds = i64::try_from(duration.as_secs()).unwrap();
+        self.seconds.fetch_add(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for FakeClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(START + self.seconds.load(Ordering::SeqCst))
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_secs(self.seconds.load(Ordering::SeqCst).unsigned_abs())
+    }
+}
+
+/// Bytes that look random and are the same in each run.
+#[derive(Debug, Default)]
+pub struct SeededEntropy(AtomicU64);
+
+impl Entropy for SeededEntropy {
+    fn fill(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(32) {
+            let digest = Sha256::digest(self.0.fetch_add(1, Ordering::SeqCst).to_be_bytes());
+            chunk.copy_from_slice(&digest[..chunk.len()]);
+        }
+    }
+}
+
+/// A store that can be switched off.
+#[derive(Debug, Default)]
+pub struct FaultyStore {
+    pub memory: MemoryStore,
+    is_down: AtomicBool,
+    reads: AtomicU64,
+    writes: AtomicU64,
+}
+
+impl FaultyStore {
+    pub fn set_down(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    /// Reads and writes so far.
+    pub fn accesses(&self) -> (u64, u64) {
+        (
+            self.reads.load(Ordering::SeqCst),
+            self.writes.load(Ordering::SeqCst),
+        )
+    }
+
+    fn reach(&self, counter: &AtomicU64) -> Result<(), StoreError> {
+        counter.fetch_add(1, Ordering::SeqCst);
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(StoreError::new("switched off by the test"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
+        self.reach(&self.reads)?;
+        self.memory.get(key).await
+    }
+
+    async fn insert(
+        &self,
+        key: &str,
+        value: Bytes,
+        expires_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.reach(&self.writes)?;
+        self.memory.insert(key, value, expires_at).await
+    }
+
+    async fn replace(
+        &self,
+        key: &str,
+        seen: u64,
+        value: Bytes,
+        expires_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.reach(&self.writes)?;
+        self.memory.replace(key, seen, value, expires_at).await
+    }
+
+    async fn remove(&self, key: &str) -> Result<bool, StoreError> {
+        self.reach(&self.writes)?;
+        self.memory.remove(key).await
+    }
+
+    async fn keys(&self, prefix: &str, after: Option<&str>) -> Result<Vec<String>, StoreError> {
+        self.reach(&self.reads)?;
+        self.memory.keys(prefix, after).await
+    }
+}
+
+/// The journal, as the `Debug` text of each event.
+#[derive(Debug, Default)]
+pub struct Events(Mutex<Vec<String>>);
+
+impl Events {
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// How many events start with `name`.
+    pub fn count(&self, name: &str) -> usize {
+        self.all()
+            .iter()
+            .filter(|event| event.starts_with(name))
+            .count()
+    }
+}
+
+impl Reader for Events {
+    fn read(&self, event: &Event<'_>) {
+        self.0.lock().unwrap().push(format!("{event:?}"));
+    }
+}

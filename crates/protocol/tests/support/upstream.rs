@@ -1,0 +1,68 @@
+//! An upstream that answers as the test tells it, and remembers what it got.
+
+use std::{collections::VecDeque, sync::Mutex};
+
+use async_trait::async_trait;
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::BodyExt;
+use protocol::{
+    endpoint::extract::Permit,
+    ports::{Upstream, UpstreamError},
+};
+
+type Outcome = Result<Response<Body>, UpstreamError>;
+
+/// Answers with what was queued, else with a small JSON text.
+#[derive(Default)]
+pub struct FakeUpstream {
+    queued: Mutex<VecDeque<Outcome>>,
+    received: Mutex<Vec<Request<Bytes>>>,
+}
+
+impl FakeUpstream {
+    /// Answers the next request with this.
+    pub fn answers(&self, response: Response<Body>) {
+        self.queued.lock().unwrap().push_back(Ok(response));
+    }
+
+    /// Fails the next request with this.
+    pub fn fails(&self, error: UpstreamError) {
+        self.queued.lock().unwrap().push_back(Err(error));
+    }
+
+    /// Every request so far, with its body.
+    pub fn received(&self) -> Vec<Request<Bytes>> {
+        self.received.lock().unwrap().clone()
+    }
+
+    /// The last request.
+    #[track_caller]
+    pub fn last(&self) -> Request<Bytes> {
+        self.received().pop().expect("the upstream got a request")
+    }
+}
+
+#[async_trait]
+impl Upstream for FakeUpstream {
+    async fn send(&self, permit: Permit, request: Request<Body>) -> Outcome {
+        drop(permit);
+        let (parts, body) = request.into_parts();
+        let body = body
+            .collect()
+            .await
+            .map_err(|error| UpstreamError::RequestBody(error.into_inner()))?
+            .to_bytes();
+        self.received
+            .lock()
+            .unwrap()
+            .push(Request::from_parts(parts, body));
+        self.queued.lock().unwrap().pop_front().unwrap_or_else(|| {
+            Ok(Response::builder()
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(Body::from(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#))
+                .unwrap())
+        })
+    }
+}

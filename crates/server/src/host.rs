@@ -1,0 +1,207 @@
+//! The running program: the ports put together, the listeners, the sweep, and the end.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use axum::body::Body;
+use http::{Request, Response};
+use protocol::{
+    endpoint::{App, Front, Ports, extract::Permit},
+    identity::password::Kind,
+    journal::Journal,
+    policy::Destination,
+    ports::{Clock, Entropy, Upstream, UpstreamError},
+};
+use secrecy::ExposeSecret;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    cli::serve::Prepared,
+    config::{Settings, StoreKind},
+    demo::{Demo, Person},
+    listen::{self, ConnectionLimits},
+    logs::Logs,
+    metrics::Metrics,
+    store::SqlStore,
+    system::{SystemClock, SystemEntropy},
+    upstream::{RemoteUpstream, UpstreamTimeouts, system_tls},
+};
+
+/// How often expired records are removed.
+const SWEEP_INTERVAL: Duration = Duration::from_mins(5);
+
+/// The name of the SQLite file in the data directory.
+const SQLITE_FILE: &str = "records.sqlite";
+
+/// Runs the proxy until a signal ends it. `announce` is called once it serves.
+pub fn run(prepared: Prepared, announce: impl FnOnce() -> io::Result<()>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot start")?;
+    let outcome = runtime.block_on(serve(prepared, announce));
+    // After a second signal tasks may still run; nobody waits for them.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(
+    prepared: Prepared,
+    announce: impl FnOnce() -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let Prepared {
+        policy,
+        settings,
+        master_key,
+        ..
+    } = prepared;
+    let mut signals = Signals::new()?;
+    let store = Arc::new(open_store(&settings).await?);
+    let clock = Arc::new(SystemClock::new());
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let metrics = Metrics::new(&policy);
+    let upstreams = Upstreams {
+        remote: RemoteUpstream::new(
+            system_tls().context("the system's TLS certificates cannot be loaded")?,
+            &UpstreamTimeouts::default(),
+        ),
+        demo: Demo::new(Arc::clone(&entropy)),
+        sign_in: match policy.sign_in.kind {
+            Kind::Passphrase => "passphrase",
+            Kind::Pin => "PIN",
+        },
+    };
+    let limits = ConnectionLimits {
+        shared_addresses: policy.trusted_proxies.clone(),
+        ..ConnectionLimits::default()
+    };
+    let ports = Ports {
+        clock: clock.clone(),
+        entropy,
+        store: store.clone(),
+        upstream: Arc::new(upstreams),
+    };
+    let journal = Journal::new(vec![Box::new(Logs), Box::new(Arc::clone(&metrics))]);
+    let front = Front::new(App::new(policy, master_key.as_bytes(), ports, journal));
+
+    let stop = CancellationToken::new();
+    let listener = bind(settings.listen, "listen").await?;
+    let background = TaskTracker::new();
+    if let Some(address) = settings.metrics_listen {
+        let listener = bind(address, "metrics_listen").await?;
+        let limits = ConnectionLimits::default();
+        background.spawn(listen::serve(
+            listener,
+            limits,
+            stop.clone(),
+            move |request, _| {
+                let response = metrics.answer(&request);
+                async move { response }
+            },
+        ));
+    }
+    background.spawn(sweep_until(stop.clone(), Arc::clone(&store), clock));
+    let answering = background.spawn(listen::serve(
+        listener,
+        limits,
+        stop.clone(),
+        move |request, peer| {
+            let front = front.clone();
+            async move { front.answer(request, peer).await }
+        },
+    ));
+    announce().context("the start text cannot be written to standard output")?;
+
+    signals.next().await;
+    tracing::info!("stopping: requests in flight may finish, streams end");
+    stop.cancel();
+    background.close();
+    tokio::select! {
+        () = background.wait() => {}
+        () = signals.next() => tracing::warn!("stopping at once"),
+    }
+    answering.abort();
+    store.close().await;
+    Ok(())
+}
+
+async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: free the port, or set another one as {key}")
+    })
+}
+
+async fn open_store(settings: &Settings) -> anyhow::Result<SqlStore> {
+    Ok(match &settings.store {
+        StoreKind::Sqlite => SqlStore::open_sqlite(&settings.data_dir.join(SQLITE_FILE)).await?,
+        StoreKind::Postgres { url } => SqlStore::open_postgres(url.expose_secret()).await?,
+    })
+}
+
+/// Removes expired records now and then.
+async fn sweep_until(stop: CancellationToken, store: Arc<SqlStore>, clock: Arc<SystemClock>) {
+    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    while stop.run_until_cancelled(interval.tick()).await.is_some() {
+        match store.sweep(clock.now()).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::debug!(removed, "expired records were removed"),
+            Err(error) => tracing::warn!(%error, "expired records could not be removed"),
+        }
+    }
+}
+
+/// The signals that end the program.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("signals cannot be listened to");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// All upstreams, near and far.
+struct Upstreams {
+    remote: RemoteUpstream,
+    demo: Demo,
+    sign_in: &'static str,
+}
+
+#[async_trait]
+impl Upstream for Upstreams {
+    async fn send(
+        &self,
+        permit: Permit,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        match permit.upstream().destination {
+            Destination::Remote { .. } => self.remote.exchange(request).await,
+            Destination::Demo => {
+                let person = Person {
+                    subject: permit.subject(),
+                    sign_in: self.sign_in,
+                    client: permit.client_id().as_str(),
+                };
+                Ok(self.demo.answer(&person, request).await)
+            }
+        }
+    }
+}
