@@ -1,5 +1,10 @@
 //! Every sample configuration, valid and invalid, through the real program.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic, and so may what it calls"
+)]
+
 use std::{
     fmt::Write,
     fs,
@@ -7,6 +12,8 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
 };
+
+use server::config::{Environment, load};
 
 const SECRET: &str = "s3cr3t";
 
@@ -111,6 +118,32 @@ fn every_invalid_sample_is_refused_with_each_of_its_mistakes() {
         writeln!(all, "=== {stderr}").unwrap();
     }
     insta::assert_snapshot!("invalid", all);
+}
+
+#[test]
+fn a_damaged_file_never_breaks_the_program_or_gives_a_secret_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let damaged = directory.path().join("damaged.toml");
+    let environment = Environment::default();
+    for file in files("invalid").into_iter().chain(files("valid")) {
+        let sample = fs::read_to_string(samples().join(&file)).unwrap();
+        // What is wrong with the sample quotes no secret, so there is nothing to gain in it.
+        let sample = sample.split("\n#! ").next().unwrap();
+        // Every place would take a minute; a step prime to most line lengths meets all kinds.
+        for (start, character) in sample.char_indices().step_by(13) {
+            let end = start + character.len_utf8();
+            let cut = sample[..start].to_owned();
+            let without_one = format!("{}{}", &sample[..start], &sample[end..]);
+            for text in [cut, without_one] {
+                fs::write(&damaged, &text).unwrap();
+                let shown = match load(Some(&damaged), &environment) {
+                    Ok(plan) => format!("{plan:?}"),
+                    Err(mistakes) => format!("{mistakes}{mistakes:?}"),
+                };
+                assert!(!shown.contains(SECRET), "{text}\n{shown}");
+            }
+        }
+    }
 }
 
 #[test]

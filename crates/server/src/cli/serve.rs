@@ -83,7 +83,11 @@ fn write_start_text(text: &mut String, prepared: &Prepared) -> std::fmt::Result 
         env!("CARGO_PKG_VERSION"),
         settings.listen
     )?;
-    writeln!(text, "\nThe address to put into your MCP client:")?;
+    let addresses = match policy.upstreams.len() {
+        1 => "address",
+        _ => "addresses",
+    };
+    writeln!(text, "\nThe {addresses} to put into your MCP client:")?;
     for upstream in &policy.upstreams {
         writeln!(text, "  {}  ({})", upstream.resource, upstream.title)?;
     }

@@ -15,7 +15,8 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, &DURATION_UNITS).map(Duration::from_secs)
 }
 
-/// Writes a duration the way [`parse_duration`] reads it, in the largest unit that fits exactly.
+/// Writes a duration the way operators write it in the configuration, in the largest unit that
+/// fits exactly.
 pub fn show_duration(duration: Duration) -> String {
     show(duration.as_secs(), &DURATION_UNITS)
 }
@@ -25,7 +26,7 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
     parse(text, &SIZE_UNITS)
 }
 
-/// Writes a number of bytes the way [`parse_size`] reads it.
+/// Writes a number of bytes the way operators write it in the configuration.
 pub fn show_size(bytes: u64) -> String {
     show(bytes, &SIZE_UNITS)
 }

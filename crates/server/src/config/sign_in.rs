@@ -9,7 +9,7 @@ use super::{
     findings::Findings,
     key::Key,
     secret::{Environment, Resolved, Source, resolve},
-    written::SignInConfig,
+    written::{Secret, SignInConfig},
 };
 
 /// How the person who approves a client will prove who they are.
@@ -31,6 +31,9 @@ pub(super) fn plan(
 ) -> Option<SignInPlan> {
     let passphrase_key = Key::of("sign_in.passphrase");
     let pin_key = Key::of("sign_in.pin");
+    findings.literal_secret |= [&written.passphrase, &written.pin]
+        .into_iter()
+        .any(|secret| matches!(secret, Some(Secret::Literal(_))));
     if written.passphrase.is_some() && written.pin.is_some() {
         findings.mistake(
             &pin_key,
@@ -59,7 +62,6 @@ pub(super) fn plan(
         (None, None) => return Some(SignInPlan::Generated),
     };
     let secret = resolve(secret, key, environment, findings)?;
-    findings.literal_secret |= secret.source == Source::Literal;
     if written.passphrase.is_some() {
         passphrase(&secret, key, findings)
     } else {

@@ -94,7 +94,9 @@ pub struct UpstreamConfig {
     /// Where clients reach it, below `public_url`. When it is missing: `/mcp` for the only
     /// upstream, `/mcp/<name>` for one of several.
     pub path: Option<String>,
-    /// What the MCP server demands of us; nothing when it is missing.
+    /// What the MCP server demands of us: `"none"`, `{ bearer = S }`,
+    /// `{ header = "X-API-Key", value = S }`, `{ basic = { username = "u", password = S } }` or
+    /// `{ query = "key", value = S }`, where `S` is a secret. `"none"` when it is missing.
     pub credential: Option<CredentialConfig>,
     /// A server inside this program in place of `url`.
     pub builtin: Option<Builtin>,
@@ -111,9 +113,7 @@ pub enum Builtin {
 /// `"none"`, or one kind of key.
 pub(super) type CredentialConfig = TextOr<CredentialTable>;
 
-/// One kind of key: `{ bearer = S }`, `{ header = "N", value = S }`,
-/// `{ basic = { username = "u", password = S } }` or `{ query = "N", value = S }`, where `S` is
-/// a secret.
+/// One kind of key.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 #[schemars(extend("oneOf" = [

@@ -1,0 +1,393 @@
+//! The command line: what it answers, what overrides the file, what a start does and says.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic, and so may what it calls"
+)]
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Output},
+};
+
+use server::{
+    cli::serve::{PassphraseNotice, prepare, start_text},
+    config::{self, Environment, Mistakes, Plan},
+};
+use tempfile::TempDir;
+
+const PASSPHRASE: &str = "orange tractor wisdom sail";
+
+fn run_in(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mcp-oauth-proxy"))
+        .args(arguments)
+        .current_dir(directory)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn succeeds(output: &Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert_eq!(stderr, "");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[track_caller]
+fn fails(output: &Output, code: i32) -> String {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    stderr
+}
+
+fn empty_directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+/// Loads `text` as the configuration file, in a directory of its own.
+fn load(text: &str, variables: &[(&str, &str)]) -> Result<Plan, Mistakes> {
+    let directory = empty_directory();
+    let file = directory.path().join("proxy.toml");
+    fs::write(&file, text).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    config::load(Some(&file), &environment(variables))
+}
+
+#[test]
+fn help_tells_every_command_flag_and_variable() {
+    let here = empty_directory();
+    let help = succeeds(&run_in(here.path(), &["--help"], &[]));
+    insta::assert_snapshot!("help", help);
+    let check_help = succeeds(&run_in(here.path(), &["check", "--help"], &[]));
+    insta::assert_snapshot!("check_help", check_help);
+    let serve_help = succeeds(&run_in(here.path(), &["serve", "--help"], &[]));
+    insta::assert_snapshot!("serve_help", serve_help);
+}
+
+#[test]
+fn version_is_that_of_the_package() {
+    let here = empty_directory();
+    assert_eq!(
+        succeeds(&run_in(here.path(), &["--version"], &[])),
+        concat!("mcp-oauth-proxy ", env!("CARGO_PKG_VERSION"), "\n"),
+    );
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let here = empty_directory();
+    for arguments in [
+        &["chek"][..],
+        &["--confg", "x"],
+        &["check", "extra"],
+        &["--config"],
+    ] {
+        let stderr = fails(&run_in(here.path(), arguments, &[]), 2);
+        assert!(stderr.starts_with("error: "), "{stderr}");
+    }
+}
+
+#[test]
+fn config_is_named_before_or_after_the_command() {
+    let here = empty_directory();
+    fs::write(here.path().join("a.toml"), "listen = '127.0.0.1:7001'").unwrap();
+    for arguments in [
+        &["check", "--config", "a.toml"][..],
+        &["--config", "a.toml", "check"],
+        &["--config=a.toml", "check"],
+    ] {
+        let answer = succeeds(&run_in(here.path(), arguments, &[]));
+        assert!(answer.contains("http://127.0.0.1:7001/mcp\n"), "{answer}");
+    }
+}
+
+#[test]
+fn a_named_file_must_exist_but_the_default_one_need_not() {
+    let here = empty_directory();
+    for arguments in [
+        &["--config", "none.toml"][..],
+        &["serve", "--config", "none.toml"],
+        &["check", "--config", "none.toml"],
+    ] {
+        let stderr = fails(&run_in(here.path(), arguments, &[]), 2);
+        assert!(stderr.contains("none.toml: cannot be read: "), "{stderr}");
+    }
+    let answer = succeeds(&run_in(here.path(), &["check"], &[]));
+    insta::assert_snapshot!("check_without_a_file", answer);
+
+    fs::write(
+        here.path().join("mcp-oauth-proxy.toml"),
+        "listen = '127.0.0.1:7001'",
+    )
+    .unwrap();
+    let answer = succeeds(&run_in(here.path(), &["check"], &[]));
+    assert!(answer.contains("http://127.0.0.1:7001/mcp\n"), "{answer}");
+}
+
+#[test]
+fn check_creates_nothing() {
+    let here = empty_directory();
+    succeeds(&run_in(here.path(), &["check"], &[]));
+    assert_eq!(fs::read_dir(here.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_start_that_fails_says_why_and_exits_with_1() {
+    let here = empty_directory();
+    let key = here.path().join("data/key");
+    fs::create_dir(here.path().join("data")).unwrap();
+    fs::write(&key, "anything").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    for arguments in [&[][..], &["serve"]] {
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(fails(&run_in(here.path(), arguments, &[]), 1), @"
+            error: the key file ./data/key can be read or changed by other users
+            hint: chmod 600 ./data/key
+            ");
+        }
+    }
+    fs::write(here.path().join("file"), "").unwrap();
+    fs::write(here.path().join("proxy.toml"), "data_dir = 'file/data'").unwrap();
+    let stderr = fails(&run_in(here.path(), &["--config", "proxy.toml"], &[]), 1);
+    insta::assert_snapshot!(stderr, @"
+    error: the key file file/data/key cannot be read
+      because: Not a directory (os error 20)
+    hint: let the user that runs this program read file/data/key
+    ");
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let file = "public_url = 'https://old.example'\nlisten = '127.0.0.1:1'\nsign_in.pin = 'k7wq2z'";
+    let plan = load(
+        file,
+        &[
+            ("PUBLIC_URL", "https://new.example"),
+            ("LISTEN", "127.0.0.1:2"),
+            ("PASSPHRASE", PASSPHRASE),
+        ],
+    )
+    .unwrap();
+    assert_eq!(plan.issuer.as_str(), "https://new.example");
+    assert_eq!(plan.settings.listen.port(), 2);
+    assert_eq!(
+        plan.warnings,
+        ["sign_in.pin is not used, because PASSPHRASE is set in the environment"]
+    );
+    let prepared = prepare_in(&empty_directory(), plan);
+    assert!(prepared.policy.sign_in.is_proved_by(PASSPHRASE));
+
+    // Container tools pass an empty variable for one that nobody set.
+    let plan = load(
+        file,
+        &[("PUBLIC_URL", ""), ("LISTEN", ""), ("PASSPHRASE", "")],
+    )
+    .unwrap();
+    assert_eq!(plan.issuer.as_str(), "https://old.example");
+    assert_eq!(plan.settings.listen.port(), 1);
+    assert!(plan.warnings.is_empty());
+}
+
+#[test]
+fn the_environment_can_name_the_upstream() {
+    let here = empty_directory();
+    let variables = [
+        ("UPSTREAM_URL", "https://up.example/mcp?key=s3cr3t"),
+        ("UPSTREAM_TOKEN", "s3cr3t"),
+    ];
+    let answer = succeeds(&run_in(here.path(), &["check"], &variables));
+    let upstream = answer.split("\n\n").nth(1).unwrap();
+    insta::assert_snapshot!(upstream, @"
+    upstream upstream
+      title                  up.example
+      for clients            http://127.0.0.1:8080/mcp
+      metadata               http://127.0.0.1:8080/.well-known/oauth-protected-resource/mcp
+      sends to               https://up.example/mcp?key=••••
+      credential             Authorization: Bearer •••• (from the environment variable UPSTREAM_TOKEN)
+    ");
+    let answer = succeeds(&run_in(here.path(), &["check"], &variables[1..]));
+    assert!(answer.contains("the built-in demo server"), "{answer}");
+    assert!(
+        answer.contains("warning: UPSTREAM_TOKEN is not used, because UPSTREAM_URL is not set"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn mistakes_in_the_environment_are_found_with_those_in_the_file() {
+    let here = empty_directory();
+    fs::write(
+        here.path().join("mcp-oauth-proxy.toml"),
+        "data_dir = ''\n\n[upstream.demo]\nbuiltin = 'demo'\n",
+    )
+    .unwrap();
+    let variables = [
+        ("PUBLIC_URL", "https://mcp.example.com/"),
+        ("LISTEN", "8080"),
+        ("PASSPHRASE", "passphrase123"),
+        ("UPSTREAM_URL", "https://up.example/mcp"),
+    ];
+    insta::assert_snapshot!(
+        "mistakes_in_the_environment",
+        fails(&run_in(here.path(), &[], &variables), 2)
+    );
+}
+
+#[test]
+fn each_mistake_in_the_environment_names_its_variable() {
+    for (variables, expected) in [
+        (
+            &[("LISTEN", "0.0.0.0:80")][..],
+            "environment: LISTEN is reached from other machines",
+        ),
+        (
+            &[("LISTEN", "127.0.0.1:0")],
+            "environment: LISTEN leaves the port to chance",
+        ),
+        (
+            &[("PUBLIC_URL", "http://mcp.example.com")],
+            "environment: PUBLIC_URL must start with https://",
+        ),
+        (
+            &[("PASSPHRASE", "s3cr3t")],
+            "environment: PASSPHRASE has fewer than 12 characters",
+        ),
+        (
+            &[("UPSTREAM_URL", "https://me:s3cr3t@up.example")],
+            "environment: UPSTREAM_URL must not contain a user name",
+        ),
+        (
+            &[("UPSTREAM_URL", "up.example")],
+            "environment: UPSTREAM_URL is not an absolute URL",
+        ),
+        (
+            &[
+                ("UPSTREAM_URL", "https://up.example"),
+                ("UPSTREAM_TOKEN", "s3cr3t\n"),
+            ],
+            "environment: UPSTREAM_TOKEN has characters that no header may carry",
+        ),
+    ] {
+        let mistakes = load("", variables).unwrap_err();
+        assert_eq!(mistakes.list().len(), 1, "{mistakes}");
+        let shown = mistakes.to_string();
+        assert!(shown.contains(expected), "{shown}");
+        assert!(!shown.contains("s3cr3t"), "{shown}");
+    }
+}
+
+#[test]
+fn a_default_port_is_left_out_of_the_default_public_url() {
+    for (listen, public_url) in [
+        ("127.0.0.1:80", "http://127.0.0.1"),
+        ("localhost:8080", "http://127.0.0.1:8080"),
+        ("[::1]:8080", "http://[::1]:8080"),
+    ] {
+        let plan = load("", &[("LISTEN", listen)]).unwrap();
+        assert_eq!(plan.issuer.as_str(), public_url);
+    }
+}
+
+#[test]
+fn a_shared_store_makes_grants_go_stale() {
+    let sqlite = prepare_in(&empty_directory(), load("", &[]).unwrap());
+    assert_eq!(sqlite.policy.grant_freshness, None);
+    let postgres = load("store = 'postgres://me@db/proxy'", &[]).unwrap();
+    let postgres = prepare_in(&empty_directory(), postgres);
+    assert_eq!(postgres.policy.grant_freshness.unwrap().as_secs(), 5);
+}
+
+/// Prepares a start with `directory` as the working directory would be.
+#[track_caller]
+fn prepare_in(directory: &TempDir, mut plan: Plan) -> server::cli::serve::Prepared {
+    plan.settings.data_dir = directory.path().join("data");
+    prepare(plan).unwrap()
+}
+
+/// The start text, with what differs from run to run replaced.
+fn shown(directory: &TempDir, prepared: &server::cli::serve::Prepared) -> String {
+    start_text(prepared)
+        .replace(directory.path().to_str().unwrap(), ".")
+        .replace(env!("CARGO_PKG_VERSION"), "<version>")
+}
+
+#[test]
+fn the_first_start_tells_the_passphrase_and_later_ones_how_to_get_a_new_one() {
+    let directory = empty_directory();
+
+    let first = prepare_in(&directory, load("", &[]).unwrap());
+    let text = shown(&directory, &first);
+    let passphrase = text.trim_end().rsplit(' ').next().unwrap();
+    assert_eq!(passphrase.len(), 32);
+    assert!(first.policy.sign_in.is_proved_by(passphrase));
+    insta::assert_snapshot!(text.replace(passphrase, "<passphrase>"), @"
+    mcp-oauth-proxy <version> listens on 127.0.0.1:8080
+
+    The address to put into your MCP client:
+      http://127.0.0.1:8080/mcp  (Demo)
+
+    In Claude Code, for example:
+      claude mcp add --transport http demo http://127.0.0.1:8080/mcp
+
+    The page that opens then asks for this passphrase. It is shown only now, so keep it:
+      <passphrase>
+    ");
+
+    let second = prepare_in(&directory, load("", &[]).unwrap());
+    assert!(matches!(second.passphrase, PassphraseNotice::ToldBefore));
+    assert!(second.policy.sign_in.is_proved_by(passphrase));
+    assert_eq!(first.master_key.as_bytes(), second.master_key.as_bytes());
+    insta::assert_snapshot!(shown(&directory, &second), @"
+    mcp-oauth-proxy <version> listens on 127.0.0.1:8080
+
+    The address to put into your MCP client:
+      http://127.0.0.1:8080/mcp  (Demo)
+
+    In Claude Code, for example:
+      claude mcp add --transport http demo http://127.0.0.1:8080/mcp
+
+    Your passphrase is the one shown at the first start. For a new one, remove
+    ./data/passphrase.hash and start again.
+    ");
+}
+
+#[test]
+fn a_chosen_passphrase_is_not_shown_and_each_upstream_has_its_address() {
+    let directory = empty_directory();
+    let file = "
+        public_url = 'https://mcp.example.com'
+        [upstream.notes]
+        title = 'Notes'
+        url = 'https://notes.example/mcp'
+        [upstream.tasks]
+        url = 'https://tasks.example/mcp'
+    ";
+    let prepared = prepare_in(
+        &directory,
+        load(file, &[("PASSPHRASE", PASSPHRASE)]).unwrap(),
+    );
+    insta::assert_snapshot!(shown(&directory, &prepared), @"
+    mcp-oauth-proxy <version> listens on 127.0.0.1:8080
+
+    The addresses to put into your MCP client:
+      https://mcp.example.com/mcp/notes  (Notes)
+      https://mcp.example.com/mcp/tasks  (tasks)
+
+    In Claude Code, for example:
+      claude mcp add --transport http notes https://mcp.example.com/mcp/notes
+    ");
+    assert!(!directory.path().join("data/passphrase.hash").exists());
+}
