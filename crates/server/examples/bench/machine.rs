@@ -54,7 +54,7 @@ impl Pinning {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Apart { tested, load } => format!(
-                "by `taskset`: nginx and mcp-oauth-proxy on CPU {tested}, \
+                "pinned by `taskset`: nginx and mcp-oauth-proxy on CPU {tested}, \
                  load and upstream together on CPU {load}"
             ),
             Self::Free(why) => format!("not pinned, so the figures are worth less: {why}"),

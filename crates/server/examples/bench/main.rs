@@ -62,10 +62,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    // Before the first thread, which would stay where it is.
-    let pinning = Pinning::apply()?;
-    let bench = prepare(arguments, pinning)?;
-    let setup = describe(&bench)?;
+    // The machine before the pinning, which hides all CPUs but one; the pinning before the first
+    // thread, which would stay where it is.
+    let machine = machine::describe()?;
+    let bench = prepare(arguments, Pinning::apply()?)?;
+    let setup = describe(machine, &bench)?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -136,14 +137,14 @@ fn prepare(arguments: &Arguments, pinning: Pinning) -> anyhow::Result<Bench> {
 }
 
 /// What is measured, where and how, as the first lines of the report.
-fn describe(bench: &Bench) -> anyhow::Result<Vec<String>> {
+fn describe(machine: String, bench: &Bench) -> anyhow::Result<Vec<String>> {
     let nginx = match &bench.nginx {
         Some(program) => processes::version(program)?,
         None => "not installed".to_owned(),
     };
     Ok(vec![
-        machine::describe()?,
-        format!("pinned {}", bench.pinning.describe()),
+        machine,
+        bench.pinning.describe(),
         format!(
             "nginx: {nginx}; 1 worker, a map of 1,000 tokens, unbuffered as event streams need it"
         ),

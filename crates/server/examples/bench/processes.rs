@@ -220,7 +220,7 @@ http {{
   access_log off;
   keepalive_requests 1000000000;
   map_hash_bucket_size 128;
-  map_hash_max_size 8192;
+  map_hash_max_size 65536;
   client_body_temp_path {scratch}/body;
   proxy_temp_path {scratch}/proxy;
   fastcgi_temp_path {scratch}/fastcgi;
@@ -245,6 +245,7 @@ http {{
       proxy_buffering off;
       proxy_request_buffering off;
       proxy_buffer_size 16k;
+      proxy_buffers 8 16k;
     }}
   }}
 }}

@@ -38,11 +38,7 @@ pub(crate) fn render(setup: &[String], plan: &Plan, figures: &Figures) -> String
         "Memory and idle event streams",
         &memory(plan, figures),
     );
-    section(
-        &mut text,
-        "OAuth on SQLite, each change durable",
-        &oauth(plan, figures),
-    );
+    section(&mut text, "OAuth on SQLite", &oauth(plan, figures));
     section(&mut text, "Goals", &goals(figures));
     let _ = writeln!(text, "\nErrors: {}", figures.errors);
     for complaint in &figures.complaints {

@@ -42,8 +42,8 @@ impl Plan {
         streams: 1000,
         sessions: 64,
         warm_up: Duration::from_millis(200),
-        calls: Duration::from_millis(1200),
-        oauth: Duration::from_millis(2500),
+        calls: Duration::from_secs(1),
+        oauth: Duration::from_secs(2),
         settle: Duration::from_secs(1),
     };
 
@@ -102,14 +102,20 @@ impl Bench {
         for round in 1..=self.plan.rounds {
             for workload in Workload::ALL {
                 for one in &running {
-                    self.measure_calls(workload, one, &mut figures).await?;
+                    let measured = self.measure_calls(workload, one, &mut figures).await;
+                    measured.with_context(|| one.last_words())?;
                 }
             }
             for one in &mut running {
-                self.measure_oauth(one, &mut figures).await?;
+                let measured = self.measure_oauth(one, &mut figures).await;
+                measured.with_context(|| one.last_words())?;
             }
-            for one in &running {
-                self.measure_streams(one.target, &mut figures).await?;
+            for target in running.iter().map(|one| one.target) {
+                if target != Target::Direct {
+                    let fresh = self.start(target).await?;
+                    let measured = self.measure_streams(&fresh, &mut figures).await;
+                    measured.with_context(|| fresh.last_words())?;
+                }
             }
             running.rotate_left(1);
             progress(&format!("round {round} of {} is done", self.plan.rounds));
@@ -149,17 +155,8 @@ impl Bench {
             site: None,
             sessions: Vec::new(),
         };
-        self.let_clients_in(&mut running).await.with_context(|| {
-            format!(
-                "{} does not do what the benchmark needs; it wrote {:?}",
-                target.title(),
-                running
-                    .process
-                    .as_ref()
-                    .map(Process::output)
-                    .unwrap_or_default()
-            )
-        })?;
+        let prepared = self.let_clients_in(&mut running).await;
+        prepared.with_context(|| running.last_words())?;
         Ok(running)
     }
 
@@ -205,8 +202,7 @@ impl Bench {
     ) -> anyhow::Result<()> {
         let phase = format!("{}, {}", running.target.title(), workload.title());
         let callers = running.callers(workload, workload.connections()).await?;
-        let warm_up = closed_loop(callers, self.plan.warm_up);
-        let (callers, _) = bounded(&phase, self.plan.warm_up, warm_up).await?;
+        let callers = self.warm_up(&phase, callers, figures).await?;
         let (_, pace) = running
             .pace(&phase, callers, self.plan.calls, figures)
             .await?;
@@ -216,6 +212,19 @@ impl Bench {
             pace,
         });
         Ok(())
+    }
+
+    /// Opens every connection on the way to the upstream, which must not count as a slow call.
+    async fn warm_up(
+        &self,
+        phase: &str,
+        callers: Vec<Caller>,
+        figures: &mut Figures,
+    ) -> anyhow::Result<Vec<Caller>> {
+        let time = self.plan.warm_up;
+        let (callers, sample) = bounded(phase, time, closed_loop(callers, time)).await?;
+        figures.note_errors(phase, &sample);
+        Ok(callers)
     }
 
     /// Refreshes, new clients, and calls at a modest rate alone and beside refreshes.
@@ -240,7 +249,10 @@ impl Bench {
         }
         let (refreshers, rotation) = running.pace("refreshes", refreshers, time, figures).await?;
 
-        let callers = running.modest_callers().await?;
+        let callers = running
+            .callers(Workload::OneConnection, MODEST_CONNECTIONS)
+            .await?;
+        let callers = self.warm_up("calls alone", callers, figures).await?;
         let alone = fixed_rate(callers, MODEST_RATE, time);
         let (callers, alone) = bounded("calls alone", time, alone).await?;
         figures.note_errors("calls alone", &alone);
@@ -270,11 +282,12 @@ impl Bench {
     }
 
     /// Memory of idle streams, in a process that has done nothing else.
-    async fn measure_streams(&self, target: Target, figures: &mut Figures) -> anyhow::Result<()> {
-        if target == Target::Direct || self.plan.streams == 0 {
-            return Ok(());
-        }
-        let running = self.start(target).await?;
+    async fn measure_streams(
+        &self,
+        running: &Running,
+        figures: &mut Figures,
+    ) -> anyhow::Result<()> {
+        let target = running.target;
         let callers = running.callers(Workload::OneConnection, 1).await?;
         let phase = format!("{}, before the streams", target.title());
         running
@@ -307,6 +320,16 @@ impl Bench {
 }
 
 impl Running {
+    /// What to say about the target when something has failed.
+    fn last_words(&self) -> String {
+        let output = self.process.as_ref().map(Process::output);
+        format!(
+            "{} failed; the end of what it wrote is {:?}",
+            self.target.title(),
+            output.unwrap_or_default()
+        )
+    }
+
     async fn callers(&self, workload: Workload, count: usize) -> anyhow::Result<Vec<Caller>> {
         let (body, answer_length) = workload.exchange();
         let mut callers = Vec::new();
@@ -315,11 +338,6 @@ impl Running {
             callers.push(Caller::new(self.address, request, answer_length).await?);
         }
         Ok(callers)
-    }
-
-    async fn modest_callers(&self) -> anyhow::Result<Vec<Caller>> {
-        self.callers(Workload::OneConnection, MODEST_CONNECTIONS)
-            .await
     }
 
     /// Lets the workers do what they can for `time` and says how fast it went.
