@@ -267,11 +267,10 @@ fn open_session(
 /// elsewhere, to another place, or into a wrong conclusion about its session.
 fn not_passed_on(status: StatusCode) -> Option<UpstreamFailed> {
     match status.as_u16() {
+        200..=299 | 304 | 400 | 402 | 404..=406 | 408..=499 => None,
         401 | 403 | 407 => Some(UpstreamFailed::CredentialRefused(status)),
-        304 => None,
         300..=399 => Some(UpstreamFailed::Redirected(status)),
         500..=599 => Some(UpstreamFailed::ServerError(status)),
-        200..=299 | 400..=499 => None,
         _ => Some(UpstreamFailed::Nonsense(status)),
     }
 }

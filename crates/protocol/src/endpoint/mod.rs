@@ -119,14 +119,12 @@ impl Front {
         if !origin::is_our_host(request.headers(), &self.app.policy.issuer) {
             return respond::misdirected();
         }
-        match self.app.routes.find(request.uri().path()) {
-            Some(route) => mcp::answer_mcp_request(&self.app, route, request).await,
-            None => {
-                request.extensions_mut().insert(Peer(peer));
-                let Ok(response) = self.router.clone().oneshot(request).await;
-                response
-            }
+        if let Some(route) = self.app.routes.find(request.uri().path()) {
+            return mcp::answer_mcp_request(&self.app, route, request).await;
         }
+        request.extensions_mut().insert(Peer(peer));
+        let Ok(response) = self.router.clone().oneshot(request).await;
+        response
     }
 }
 

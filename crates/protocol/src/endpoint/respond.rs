@@ -370,7 +370,7 @@ pub(super) fn upstream_failed(
             StatusCode::BAD_GATEWAY,
             "the MCP server behind this proxy cannot be reached",
         ),
-        UpstreamFailed::TimedOut => (
+        UpstreamFailed::TimedOut | UpstreamFailed::ServerError(StatusCode::GATEWAY_TIMEOUT) => (
             StatusCode::GATEWAY_TIMEOUT,
             "the MCP server behind this proxy did not answer in time",
         ),
@@ -387,10 +387,6 @@ pub(super) fn upstream_failed(
             StatusCode::BAD_GATEWAY,
             "the MCP server behind this proxy redirects elsewhere; its operator has to correct \
              the address",
-        ),
-        UpstreamFailed::ServerError(StatusCode::GATEWAY_TIMEOUT) => (
-            StatusCode::GATEWAY_TIMEOUT,
-            "the MCP server behind this proxy did not answer in time",
         ),
         UpstreamFailed::ServerError(_) => (
             StatusCode::BAD_GATEWAY,
