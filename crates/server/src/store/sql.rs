@@ -1,0 +1,250 @@
+//! The five verbs in SQL that SQLite and PostgreSQL both speak.
+
+use std::{fmt, pin::Pin, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use protocol::ports::{KEYS_PER_PAGE, Store, StoreError, Timestamp, Versioned};
+use sqlx::{
+    Any, AnyConnection, AnyPool, Row,
+    any::{AnyArguments, AnyRow},
+    query::Query,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{migrations::Dialect, writer::Write};
+
+/// A statement with its values, ready to run on either database.
+pub(super) type Statement = Query<'static, Any, AnyArguments>;
+
+const GET: &str = "SELECT value, version FROM mcp_oauth_proxy_records WHERE key = $1";
+
+const INSERT: &str = "
+    INSERT INTO mcp_oauth_proxy_records (key, value, version, expires_at) VALUES ($1, $2, 1, $3)
+    ON CONFLICT (key) DO NOTHING";
+
+const REPLACE: &str = "
+    UPDATE mcp_oauth_proxy_records SET value = $1, version = version + 1, expires_at = $2
+    WHERE key = $3 AND version = $4";
+
+const REMOVE: &str = "DELETE FROM mcp_oauth_proxy_records WHERE key = $1";
+
+const KEYS: &str = "
+    SELECT key FROM mcp_oauth_proxy_records WHERE key >= $1 AND key <> $2 AND key < $3
+    ORDER BY key LIMIT $4";
+
+const SWEEP_SQLITE: &str = "
+    DELETE FROM mcp_oauth_proxy_records WHERE key IN
+    (SELECT key FROM mcp_oauth_proxy_records WHERE expires_at <= $1 LIMIT $2)";
+
+// Beside other writers: the row lock makes sure that a record whose life was just extended stays,
+// and skipping locked ones that two sweeps do not wait for each other.
+const SWEEP_POSTGRES: &str = "
+    DELETE FROM mcp_oauth_proxy_records WHERE key = ANY (ARRAY
+    (SELECT key FROM mcp_oauth_proxy_records WHERE expires_at <= $1 LIMIT $2
+    FOR UPDATE SKIP LOCKED))";
+
+/// How many records one statement of a sweep removes; other writes get their turn in between.
+const SWEPT_AT_ONCE: u32 = 500;
+
+/// How long a caller waits before the answer is an error.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long of that a caller waits for a connection.
+pub(super) const PATIENCE_TO_CONNECT: Duration = Duration::from_secs(4);
+
+/// Records in one table of a SQLite file or a PostgreSQL database.
+pub struct SqlStore {
+    pub(super) dialect: Dialect,
+    /// In SQLite for reads, which never wait for the writer; in PostgreSQL for all.
+    pub(super) pool: AnyPool,
+    /// The queue to the one that writes to SQLite.
+    pub(super) writer: Option<mpsc::Sender<Write>>,
+    pub(super) finish: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+/// Why a statement has no outcome, beside what the database says.
+#[derive(Debug, thiserror::Error)]
+enum NoOutcome {
+    #[error(
+        "the database did not answer within {}",
+        humantime::format_duration(PATIENCE)
+    )]
+    TooLate,
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl SqlStore {
+    /// Removes what expired by `now`, some at a time, and says how many. After an error some may
+    /// be gone; the next sweep takes the rest.
+    pub async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let statement = match self.dialect {
+            Dialect::Sqlite => SWEEP_SQLITE,
+            Dialect::Postgres => SWEEP_POSTGRES,
+        };
+        let mut removed = 0;
+        loop {
+            let some = self
+                .change(
+                    sqlx::query(statement)
+                        .bind(now.0)
+                        .bind(i64::from(SWEPT_AT_ONCE)),
+                )
+                .await?;
+            removed += some;
+            if some < SWEPT_AT_ONCE.into() {
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// Finishes what was asked for, refuses what comes after, and lets go of the database. A
+    /// SQLite file is complete without its log afterwards, and free for another process.
+    pub async fn close(&self) {
+        // Readers first: the writer's connection has to be the last one to clear the log away.
+        if timeout(PATIENCE, self.pool.close()).await.is_err() {
+            tracing::warn!("the database did not take leave in time");
+        }
+        self.finish.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Runs a statement that writes; says how many records it changed.
+    async fn change(&self, statement: Statement) -> Result<u64, StoreError> {
+        let Some(writer) = &self.writer else {
+            return self
+                .on_connection(|connection| {
+                    Box::pin(async { Ok(statement.execute(connection).await?.rows_affected()) })
+                })
+                .await;
+        };
+        let (answer, answered) = oneshot::channel();
+        let written = async {
+            let closed = || StoreError::new(NoOutcome::Closed);
+            writer
+                .send(Write { statement, answer })
+                .await
+                .map_err(|_| closed())?;
+            answered.await.map_err(|_| closed())?
+        };
+        timeout(PATIENCE, written)
+            .await
+            .map_err(|_| StoreError::new(NoOutcome::TooLate))?
+    }
+
+    /// Runs a statement that reads.
+    async fn rows(&self, statement: Statement) -> Result<Vec<AnyRow>, StoreError> {
+        self.on_connection(|connection| Box::pin(statement.fetch_all(connection)))
+            .await
+    }
+
+    /// Runs `work` on a connection of the pool, in a task of its own: a caller who goes away
+    /// half way would leave the connection with an answer on its way, to be waited for or thrown
+    /// away.
+    async fn on_connection<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut AnyConnection) -> Running<'_, T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let pool = self.pool.clone();
+        let task = self.tasks.spawn(async move {
+            let deadline = Instant::now() + PATIENCE;
+            let mut connection = pool.acquire().await.map_err(StoreError::new)?;
+            let error = match timeout_at(deadline, work(&mut connection)).await {
+                Ok(Ok(outcome)) => return Ok(outcome),
+                Ok(Err(error)) => StoreError::new(error),
+                Err(_) => StoreError::new(NoOutcome::TooLate),
+            };
+            // Not back to the pool, which would wait for it to become usable.
+            drop(connection.detach());
+            Err(error)
+        });
+        task.await.map_err(StoreError::new)?
+    }
+}
+
+/// A statement under way.
+type Running<'c, T> = Pin<Box<dyn Future<Output = sqlx::Result<T>> + Send + 'c>>;
+
+impl fmt::Debug for SqlStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlStore")
+            .field("dialect", &self.dialect)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for SqlStore {
+    async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
+        let rows = self.rows(sqlx::query(GET).bind(key.to_owned())).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let value: Vec<u8> = row.try_get(0).map_err(StoreError::new)?;
+        let version: i64 = row.try_get(1).map_err(StoreError::new)?;
+        Ok(Some(Versioned {
+            value: value.into(),
+            version: version.try_into().map_err(StoreError::new)?,
+        }))
+    }
+
+    async fn insert(
+        &self,
+        key: &str,
+        value: Bytes,
+        expires_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let statement = sqlx::query(INSERT)
+            .bind(key.to_owned())
+            .bind(Vec::from(value))
+            .bind(expires_at.0);
+        Ok(self.change(statement).await? > 0)
+    }
+
+    async fn replace(
+        &self,
+        key: &str,
+        seen: u64,
+        value: Bytes,
+        expires_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        // A version that was never given out: nothing is stored at it.
+        let Ok(seen) = i64::try_from(seen) else {
+            return Ok(false);
+        };
+        let statement = sqlx::query(REPLACE)
+            .bind(Vec::from(value))
+            .bind(expires_at.0)
+            .bind(key.to_owned())
+            .bind(seen);
+        Ok(self.change(statement).await? > 0)
+    }
+
+    async fn remove(&self, key: &str) -> Result<bool, StoreError> {
+        let statement = sqlx::query(REMOVE).bind(key.to_owned());
+        Ok(self.change(statement).await? > 0)
+    }
+
+    async fn keys(&self, prefix: &str, after: Option<&str>) -> Result<Vec<String>, StoreError> {
+        // Keys are ASCII, so any other character sorts behind all that the prefix can continue
+        // with.
+        let end = format!("{prefix}\u{a0}");
+        let start = after.map_or(prefix, |after| after.max(prefix));
+        let statement = sqlx::query(KEYS)
+            .bind(start.to_owned())
+            .bind(after.unwrap_or(&end).to_owned())
+            .bind(end.clone())
+            .bind(i64::try_from(KEYS_PER_PAGE).map_err(StoreError::new)?);
+        let rows = self.rows(statement).await?;
+        rows.iter()
+            .map(|row| row.try_get(0).map_err(StoreError::new))
+            .collect()
+    }
+}

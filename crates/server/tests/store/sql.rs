@@ -1,0 +1,142 @@
+//! What both SQL stores promise beyond the contract.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::ports::{Store, Timestamp};
+use server::store::SqlStore;
+use tokio::{task::JoinSet, time::Instant};
+
+use super::{LATER, say};
+
+/// How many tasks write at once where many should.
+const WRITERS: u64 = 64;
+
+pub(super) async fn an_expired_record_is_swept(store: Arc<SqlStore>) {
+    let now = Timestamp(1_000_000);
+    let mut insertions = JoinSet::new();
+    for number in 0..1_200 {
+        // Of each ten: three long expired, one just now, six alive.
+        let expires_at = match number % 10 {
+            0..3 => Timestamp(number),
+            3 => now,
+            4 => now + Duration::from_secs(1),
+            _ => LATER,
+        };
+        let store = Arc::clone(&store);
+        insertions.spawn(async move {
+            let key = format!("code/{number:04}");
+            assert!(store.insert(&key, "".into(), expires_at).await.unwrap());
+        });
+    }
+    insertions.join_all().await;
+    // Extended, so that it stays.
+    let extended = store.replace("code/0000", 1, "".into(), LATER).await;
+    assert!(extended.unwrap());
+
+    assert_eq!(store.sweep(Timestamp(-1)).await.unwrap(), 0);
+    assert_eq!(store.sweep(now).await.unwrap(), 479);
+    assert_eq!(store.sweep(now).await.unwrap(), 0);
+
+    let left = store.keys("code/", None).await.unwrap();
+    assert_eq!(left.len(), 721);
+    assert!(left.contains(&"code/0000".to_owned()));
+    assert!(left.contains(&"code/0004".to_owned()));
+    assert!(!left.contains(&"code/0003".to_owned()));
+}
+
+pub(super) async fn writes_go_on_during_a_sweep(store: Arc<SqlStore>) {
+    let mut insertions = JoinSet::new();
+    for worker in 0..WRITERS {
+        let store = Arc::clone(&store);
+        insertions.spawn(async move {
+            for number in 0..20 {
+                let key = format!("old/{worker}/{number}");
+                store.insert(&key, "".into(), Timestamp(1)).await.unwrap();
+            }
+        });
+    }
+    insertions.join_all().await;
+    store.insert("grant/a", "".into(), LATER).await.unwrap();
+
+    let (swept, ()) = tokio::join!(store.sweep(Timestamp(2)), async {
+        for seen in 1..=20 {
+            let replaced = store.replace("grant/a", seen, "".into(), LATER).await;
+            assert!(replaced.unwrap());
+        }
+    });
+    assert_eq!(swept.unwrap(), WRITERS * 20);
+    assert_eq!(store.keys("", None).await.unwrap(), ["grant/a"]);
+}
+
+/// Callers who stop waiting, as requests do whose client hangs up, spoil nothing for others.
+pub(super) async fn an_abandoned_call_harms_no_other(store: Arc<SqlStore>) {
+    store.insert("grant/a", "".into(), LATER).await.unwrap();
+    let mut others = JoinSet::new();
+    for number in 0..200 {
+        let store = Arc::clone(&store);
+        let key = format!("grant/{number}");
+        if number % 2 == 0 {
+            others.spawn(async move { store.insert(&key, "".into(), LATER).await.unwrap() });
+            continue;
+        }
+        let read = store.get("grant/a");
+        let written = store.insert(&key, "".into(), LATER);
+        for call in [
+            tokio::time::timeout(Duration::from_micros(number), async { drop(read.await) }).await,
+            tokio::time::timeout(Duration::from_micros(number), async { drop(written.await) })
+                .await,
+        ] {
+            // Whether it was in time is all the same.
+            let _ = call;
+        }
+    }
+    assert!(others.join_all().await.into_iter().all(|inserted| inserted));
+    assert!(store.get("grant/a").await.unwrap().is_some());
+}
+
+pub(super) async fn a_closed_store_answers_with_an_error(store: Arc<SqlStore>) {
+    store.insert("grant/a", "".into(), LATER).await.unwrap();
+    store.close().await;
+    store.close().await;
+    store.get("grant/a").await.unwrap_err();
+    store.keys("", None).await.unwrap_err();
+    store.remove("grant/a").await.unwrap_err();
+    store.sweep(LATER).await.unwrap_err();
+}
+
+/// Prints how many refreshes a second are durable: one read and one replacement each.
+pub(super) async fn refreshes_are_counted(store: Arc<SqlStore>, name: &str) {
+    const ROUNDS: u64 = 40;
+    let value = vec![7; 400];
+    for number in 0..WRITERS {
+        let key = format!("grant/{number}");
+        store
+            .insert(&key, value.clone().into(), LATER)
+            .await
+            .unwrap();
+    }
+    let start = Instant::now();
+    let mut workers = JoinSet::new();
+    for number in 0..WRITERS {
+        let (store, value) = (Arc::clone(&store), value.clone());
+        workers.spawn(async move {
+            let key = format!("grant/{number}");
+            for _ in 0..ROUNDS {
+                let seen = store.get(&key).await.unwrap().unwrap().version;
+                let replaced = store.replace(&key, seen, value.clone().into(), LATER).await;
+                assert!(replaced.unwrap());
+            }
+        });
+    }
+    workers.join_all().await;
+    let refreshes = Duration::from_secs(WRITERS * ROUNDS);
+    let rate = refreshes.div_duration_f64(start.elapsed());
+    say(&format!(
+        "{name}: {rate:.0} durable refreshes per second, {WRITERS} at once"
+    ));
+
+    for number in 0..WRITERS {
+        let record = store.get(&format!("grant/{number}")).await.unwrap();
+        assert_eq!(record.unwrap().version, 1 + ROUNDS);
+    }
+}
