@@ -64,6 +64,11 @@ async fn an_abandoned_call_harms_no_other() {
 }
 
 #[tokio::test]
+async fn what_was_asked_before_closing_is_done() {
+    with_store(sql::what_was_asked_before_closing_is_done).await;
+}
+
+#[tokio::test]
 async fn a_closed_store_answers_with_an_error() {
     with_store(sql::a_closed_store_answers_with_an_error).await;
 }
@@ -94,30 +99,6 @@ async fn records_outlive_the_store() {
         assert_eq!((&*record.value, record.version), (&b"two"[..], 2));
         store.close().await;
     }
-}
-
-#[tokio::test]
-async fn what_was_asked_before_closing_is_done() {
-    let directory = TempDir::new().unwrap();
-    let file = directory.path().join("store.db");
-    let store = Arc::new(open(&file).await);
-    // More than one commit takes.
-    let mut insertions = JoinSet::new();
-    for number in 0..1000 {
-        let store = Arc::clone(&store);
-        insertions.spawn(async move {
-            let key = format!("grant/{number:04}");
-            store.insert(&key, "".into(), LATER).await.unwrap()
-        });
-    }
-    // On one thread, so each has asked once this goes on, and none is answered.
-    tokio::task::yield_now().await;
-    store.close().await;
-    let inserted = insertions.join_all().await;
-    assert!(inserted.into_iter().all(|inserted| inserted));
-    let store = open(&file).await;
-    assert_eq!(store.keys("", None).await.unwrap().len(), 1000);
-    store.close().await;
 }
 
 fn names_in(directory: &Path) -> Vec<String> {
