@@ -225,17 +225,21 @@ function makeServer({ era }) {
   return server;
 }
 
+// `send` puts a request on the stream of the call; `elicitInput` would use the stream that the client
+// opens with GET, and what is sent before that is open is lost.
 function offerLegacy(server, tool) {
   tool(
     'test_sampling',
     async ({ prompt }, { mcpReq }) => {
-      const answer = await mcpReq.requestSampling({ messages: [{ role: 'user', content: text(prompt) }], maxTokens: 100 });
+      const params = { messages: [{ role: 'user', content: text(prompt) }], maxTokens: 100 };
+      const answer = await mcpReq.send({ method: 'sampling/createMessage', params });
       return content(text(`LLM response: ${answer.content.text}`));
     },
     z.object({ prompt: z.string() }),
   );
   const elicit = async (message, requestedSchema, { mcpReq }) => {
-    const { action, content: given } = await mcpReq.elicitInput({ message, requestedSchema });
+    const params = { message, requestedSchema };
+    const { action, content: given } = await mcpReq.send({ method: 'elicitation/create', params });
     return content(text(`Elicitation completed: action=${action}, content=${JSON.stringify(given)}`));
   };
   const username = object({ username: { type: 'string' }, email: { type: 'string' } }, ['username', 'email']);
