@@ -12,7 +12,8 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    App, extract,
+    App,
+    extract::{self, NoBody},
     pages::{Choice, ConsentPage},
     respond,
 };
@@ -55,6 +56,7 @@ pub(super) struct Transaction {
 enum NoPage {
     /// The redirect URI is not proved, so there is nowhere to tell it but here.
     Here(OAuthError),
+    NoBody(NoBody),
     ToClient(Box<Refusal>),
 }
 
@@ -62,29 +64,31 @@ enum NoPage {
 pub(super) async fn show_consent(State(app): State<App>, request: Request) -> Response {
     let shown = match form(&app, request).await {
         Ok(form) => consider(&app, Params::new(form)).await,
-        Err(error) => Err(NoPage::Here(error)),
+        Err(no_page) => Err(no_page),
     };
     match shown {
         Ok(response) => response,
+        Err(NoPage::NoBody(no_body)) => respond::no_body_page(&app, Endpoint::Authorize, &no_body),
         Err(NoPage::Here(error)) => respond::refused_page(&app, Endpoint::Authorize, &error),
         Err(NoPage::ToClient(refusal)) => respond::refused_to_client(&app, &refusal),
     }
 }
 
-async fn form(app: &App, request: Request) -> Result<Form, OAuthError> {
+async fn form(app: &App, request: Request) -> Result<Form, NoPage> {
     let (parts, body) = request.into_parts();
     if parts.method != Method::POST {
-        return Form::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let query = parts.uri.query().unwrap_or_default();
+        return Form::parse(query.as_bytes()).map_err(NoPage::Here);
     }
     if parts.uri.query().is_some() {
-        return Err(OAuthError::invalid_request(
+        return Err(NoPage::Here(OAuthError::invalid_request(
             "parameters of a POST belong in its body",
-        ));
+        )));
     }
     let content = extract::form_body(&parts.headers, body, app.policy.limits.oauth_body)
         .await
-        .map_err(|_| OAuthError::invalid_request("the request body must be a form"))?;
-    Form::parse(&content)
+        .map_err(NoPage::NoBody)?;
+    Form::parse(&content).map_err(NoPage::Here)
 }
 
 async fn consider(app: &App, params: Params) -> Result<Response, NoPage> {

@@ -75,6 +75,14 @@ impl McpClient {
         }
     }
 
+    /// The same client talking to another process.
+    pub fn on(&self, server: &TestServer) -> Self {
+        Self {
+            server: server.clone(),
+            ..self.clone()
+        }
+    }
+
     pub fn resource(&self) -> String {
         format!("{ISSUER}{}", self.path)
     }
@@ -114,7 +122,12 @@ impl McpClient {
 
     /// The person approves; the client gets a code.
     pub async fn code(&self) -> String {
-        let (mut browser, page) = self.opens(&query(&self.authorization())).await;
+        self.code_for(&query(&self.authorization())).await
+    }
+
+    /// The same for an authorization request of its own.
+    pub async fn code_for(&self, query: &str) -> String {
+        let (mut browser, page) = self.opens(query).await;
         let page = page.expect(200);
         let answer = browser
             .approve(&self.server, &page, PASSPHRASE)
@@ -136,14 +149,24 @@ impl McpClient {
     }
 
     pub async fn redeem(&self, code: &str) -> Answer {
-        self.token(&[
+        self.redeem_with(code, &[]).await
+    }
+
+    /// The same with some parameters replaced (`Some`) or left out (`None`).
+    pub async fn redeem_with(&self, code: &str, changes: &[(&str, Option<&str>)]) -> Answer {
+        let resource = self.resource();
+        let mut fields = vec![
             ("grant_type", "authorization_code"),
             ("code", code),
             ("code_verifier", VERIFIER),
             ("redirect_uri", REDIRECT_URI),
-            ("resource", &self.resource()),
-        ])
-        .await
+            ("resource", &resource),
+        ];
+        for (name, value) in changes {
+            fields.retain(|(key, _)| key != name);
+            fields.extend(value.map(|value| (*name, value)));
+        }
+        self.token(&fields).await
     }
 
     /// Browser, consent, code, tokens.

@@ -53,6 +53,8 @@ pub struct TestServer {
     pub store: Arc<FaultyStore>,
     pub upstream: Arc<FakeUpstream>,
     pub journal: Arc<Events>,
+    /// Every answer so far.
+    answers: Arc<Mutex<Vec<Answer>>>,
 }
 
 impl TestServer {
@@ -72,12 +74,21 @@ impl TestServer {
 
     /// A process of its own on a store that may be shared.
     pub fn on(policy: Policy, store: Arc<FaultyStore>) -> Self {
-        let clock = Arc::new(FakeClock::default());
+        Self::at(policy, store, Arc::default(), 0)
+    }
+
+    /// One more process with the same key, store and clock: after a restart, or beside this one.
+    pub fn another(&self, policy: Policy) -> Self {
+        // Other random bytes than those that the first has drawn or will draw.
+        Self::at(policy, self.store.clone(), self.clock.clone(), 1 << 32)
+    }
+
+    fn at(policy: Policy, store: Arc<FaultyStore>, clock: Arc<FakeClock>, seed: u64) -> Self {
         let upstream = Arc::new(FakeUpstream::default());
         let journal = Arc::new(Events::default());
         let ports = Ports {
             clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::default()),
+            entropy: Arc::new(SeededEntropy(AtomicU64::new(seed))),
             store: store.clone(),
             upstream: upstream.clone(),
         };
@@ -89,6 +100,7 @@ impl TestServer {
             store,
             upstream,
             journal,
+            answers: Arc::default(),
         }
     }
 
@@ -99,7 +111,25 @@ impl TestServer {
     pub async fn send_from(&self, peer: IpAddr, request: Request<Body>) -> Answer {
         let method = request.method().clone();
         let what = format!("{method} {}", request.uri());
-        Answer::read(what, self.front.answer(request, peer).await).await
+        let answer = Answer::read(what, self.front.answer(request, peer).await).await;
+        self.answers.lock().unwrap().push(answer.clone());
+        answer
+    }
+
+    /// What the clock says.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Every answer so far, in order.
+    pub fn answers(&self) -> Vec<Answer> {
+        self.answers.lock().unwrap().clone()
+    }
+
+    /// What a refused request must leave as it is: every record, and how often the upstream was
+    /// asked.
+    pub fn state(&self) -> (String, usize) {
+        (self.stored(), self.upstream.received().len())
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -328,11 +358,15 @@ impl Entropy for SeededEntropy {
     }
 }
 
-/// A store that can be switched off.
+/// A store that can be switched off, or fail once.
 #[derive(Debug, Default)]
 pub struct FaultyStore {
     pub memory: MemoryStore,
     is_down: AtomicBool,
+    /// How many accesses from now the one is that fails; 0 for none.
+    failing: AtomicU64,
+    /// How many accesses from now the one is whose answer is lost; 0 for none.
+    losing: AtomicU64,
     reads: AtomicU64,
     writes: AtomicU64,
 }
@@ -340,6 +374,16 @@ pub struct FaultyStore {
 impl FaultyStore {
     pub fn set_down(&self, is_down: bool) {
         self.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    /// Lets the `n`-th access from now fail, counted from 1. 0 takes that back.
+    pub fn fail_nth(&self, n: u64) {
+        self.failing.store(n, Ordering::SeqCst);
+    }
+
+    /// Lets the `n`-th access from now happen and its answer be lost. 0 takes that back.
+    pub fn lose_nth(&self, n: u64) {
+        self.losing.store(n, Ordering::SeqCst);
     }
 
     /// Reads and writes so far.
@@ -350,20 +394,35 @@ impl FaultyStore {
         )
     }
 
-    fn reach(&self, counter: &AtomicU64) -> Result<(), StoreError> {
+    async fn reach(&self, counter: &AtomicU64) -> Result<(), StoreError> {
+        // Requests that run side by side meet here.
+        tokio::task::yield_now().await;
         counter.fetch_add(1, Ordering::SeqCst);
-        if self.is_down.load(Ordering::SeqCst) {
+        if self.is_down.load(Ordering::SeqCst) || is_due(&self.failing) {
             return Err(StoreError::new("switched off by the test"));
         }
         Ok(())
     }
+
+    fn answer<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        if is_due(&self.losing) {
+            return Err(StoreError::new("answer lost by the test"));
+        }
+        done
+    }
+}
+
+/// Counts down to the one access that is meant.
+fn is_due(countdown: &AtomicU64) -> bool {
+    let before = countdown.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+    before == Ok(1)
 }
 
 #[async_trait]
 impl Store for FaultyStore {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
-        self.reach(&self.reads)?;
-        self.memory.get(key).await
+        self.reach(&self.reads).await?;
+        self.answer(self.memory.get(key).await)
     }
 
     async fn insert(
@@ -372,8 +431,8 @@ impl Store for FaultyStore {
         value: Bytes,
         expires_at: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.reach(&self.writes)?;
-        self.memory.insert(key, value, expires_at).await
+        self.reach(&self.writes).await?;
+        self.answer(self.memory.insert(key, value, expires_at).await)
     }
 
     async fn replace(
@@ -383,18 +442,18 @@ impl Store for FaultyStore {
         value: Bytes,
         expires_at: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.reach(&self.writes)?;
-        self.memory.replace(key, seen, value, expires_at).await
+        self.reach(&self.writes).await?;
+        self.answer(self.memory.replace(key, seen, value, expires_at).await)
     }
 
     async fn remove(&self, key: &str) -> Result<bool, StoreError> {
-        self.reach(&self.writes)?;
-        self.memory.remove(key).await
+        self.reach(&self.writes).await?;
+        self.answer(self.memory.remove(key).await)
     }
 
     async fn keys(&self, prefix: &str, after: Option<&str>) -> Result<Vec<String>, StoreError> {
-        self.reach(&self.reads)?;
-        self.memory.keys(prefix, after).await
+        self.reach(&self.reads).await?;
+        self.answer(self.memory.keys(prefix, after).await)
     }
 }
 
