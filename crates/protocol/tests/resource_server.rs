@@ -1,5 +1,7 @@
 //! The resource server: whom it lets through to an upstream, and what it tells everybody else.
 
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+
 mod support;
 
 use std::{
