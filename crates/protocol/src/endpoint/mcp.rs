@@ -137,7 +137,7 @@ impl<'a> Call<'a> {
         if !matches!(below, Some("" | "/")) {
             return Err(CallRefused::Path);
         }
-        if matches!(parts.method, Method::TRACE | Method::CONNECT) {
+        if !is_passed_on(&parts.method) {
             return Err(CallRefused::Method);
         }
         let body = limited(app, &parts.headers, body)?;
@@ -216,6 +216,20 @@ impl<'a> Call<'a> {
         parts.extensions = http::Extensions::new();
         Response::from_parts(parts, body)
     }
+}
+
+/// Whether requests of this method go to the upstream. The refusal lists them in `Allow`.
+fn is_passed_on(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::DELETE
+            | Method::GET
+            | Method::HEAD
+            | Method::OPTIONS
+            | Method::PATCH
+            | Method::POST
+            | Method::PUT
+    )
 }
 
 /// The body, which may not be longer than the limit. A length that is declared is believed here,

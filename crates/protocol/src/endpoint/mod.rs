@@ -116,6 +116,9 @@ impl Front {
     /// Answers one request from `peer`. Calls to MCP endpoints, nearly all there are, branch off
     /// before the router.
     pub async fn answer(&self, mut request: Request<Body>, peer: IpAddr) -> Response<Body> {
+        if !origin::has_one_host(&request) {
+            return respond::without_one_host();
+        }
         if !origin::is_our_host(request.headers(), &self.app.policy.issuer) {
             return respond::misdirected();
         }

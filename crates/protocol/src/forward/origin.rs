@@ -1,6 +1,6 @@
 //! Which browser pages may call, and under which name we may be called.
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Request, Version, header};
 use url::Url;
 
 use crate::{
@@ -34,6 +34,17 @@ pub fn allowed<'a>(
 /// The request comes from a browser page that may not call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAllowed;
+
+/// Whether a request has as many `Host` headers as HTTP lets it have (RFC 9112 §3.2). With two,
+/// whatever is in front of us may have gone by the other one.
+pub fn has_one_host<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => true,
+        (None, _) => request.version() != Version::HTTP_11,
+        (Some(_), Some(_)) => false,
+    }
+}
 
 /// Whether a `Host` header may be a name of this program. It is only looked at when the program
 /// runs for this computer alone: then a page elsewhere could point a name of its own at it (DNS
