@@ -126,7 +126,8 @@ impl Front {
             return mcp::answer_mcp_request(&self.app, route, request).await;
         }
         request.extensions_mut().insert(Peer(peer));
-        let Ok(response) = self.router.clone().oneshot(request).await;
+        // Boxed, or every call would carry room for the router's state.
+        let Ok(response) = Box::pin(self.router.clone().oneshot(request)).await;
         response
     }
 }
