@@ -492,7 +492,11 @@ async fn only_a_good_certificate_is_good_enough() {
     expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
     let expired = authority.server(expired).await;
     let stranger = Authority::new().server(certificate_for("127.0.0.1")).await;
-    let no_tls = answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    let no_tls = server(|mut stream, _| async move {
+        send(&mut stream, "HTTP/1.1 200 OK\r\n\r\n").await;
+        read_head(&mut stream).await;
+    })
+    .await;
 
     let tls = tls_trusting(authority.roots.clone());
     let upstream = RemoteUpstream::new(tls, &UpstreamTimeouts::default());
