@@ -260,3 +260,37 @@ impl Write for Socket {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+
+    /// What the kernel's own timeout does on Linux, which `run` alone does not ask for.
+    #[tokio::test]
+    async fn a_reader_that_takes_nothing_is_dropped_without_the_kernels_help() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let limits = ConnectionLimits {
+            write_stall: Duration::from_millis(200),
+            ..Default::default()
+        };
+        let answer = |_, _| async { Response::new(Body::from(vec![b'x'; 64 * 1024 * 1024])) };
+        let connection = TaskTracker::new().spawn(async move {
+            let stop = CancellationToken::new();
+            run(stream, peer.ip(), &limits, &stop, answer).await;
+        });
+        tokio::io::AsyncWriteExt::write_all(&mut client, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        tokio::time::timeout(Duration::from_secs(5), connection)
+            .await
+            .expect("the connection outlives its limit")
+            .unwrap();
+    }
+}
