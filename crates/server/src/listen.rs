@@ -142,7 +142,10 @@ async fn accept(
             Err(error) if ended_before_accepted(&error) => {}
             Err(error) => {
                 if !failing {
-                    tracing::error!(%error, "cannot accept connections, trying on");
+                    tracing::error!(
+                        %error,
+                        "new connections have to wait; if this lasts, allow more open files"
+                    );
                     failing = true;
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -227,5 +230,43 @@ impl Drop for Admission {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_address() {
+        let peers = Arc::new(Peers::default());
+        let limits = ConnectionLimits {
+            per_address: 1,
+            ..Default::default()
+        };
+        let first = peers.admit(address("2001:db8::1"), &limits).unwrap();
+        assert!(peers.admit(address("2001:db8::ffff:1"), &limits).is_none());
+        assert!(peers.admit(address("2001:db8:0:1::1"), &limits).is_some());
+
+        drop(first);
+        assert!(peers.admit(address("2001:db8::2"), &limits).is_some());
+        assert!(peers.counts().is_empty(), "addresses that left are kept");
+    }
+
+    #[test]
+    fn ipv4_addresses_count_one_by_one() {
+        let peers = Arc::new(Peers::default());
+        let limits = ConnectionLimits {
+            per_address: 1,
+            ..Default::default()
+        };
+        let first = peers.admit(address("192.0.2.1"), &limits).unwrap();
+        assert!(peers.admit(address("192.0.2.2"), &limits).is_some());
+        assert!(peers.admit(address("192.0.2.1"), &limits).is_none());
+        drop(first);
     }
 }

@@ -8,7 +8,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
 use tokio::{io::AsyncReadExt, net::TcpStream, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +32,7 @@ use super::{
 };
 
 /// How long, and for how many bytes, a client that still sends is listened to after its answer.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(10);
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
 
 /// Answers the requests of one connection until either side has had enough.
@@ -56,9 +57,11 @@ pub(super) async fn run<H, F>(
         service_fn(move |request: Request<Incoming>| {
             watch.note_version(request.version());
             let request = request.map(|incoming| request_body(incoming, body_stall, &watch));
-            let answering = caught(answer.clone(), request, peer);
-            let watch = Arc::clone(&watch);
-            async move { Ok::<_, Infallible>(end_on_stop(answering.await, &watch)) }
+            Answering {
+                handler: catch_unwind(AssertUnwindSafe(|| answer(request, peer))).ok(),
+                peer,
+                watch: Arc::clone(&watch),
+            }
         })
     };
     // More than 100 headers are hyper's own limit. Naming it would cost an allocation per request.
@@ -71,19 +74,19 @@ pub(super) async fn run<H, F>(
     let end = drive(&mut http, &watch, stop, limits.drain).await;
     let stream = http.into_parts().io.stream.into_inner();
     match end {
-        // What the kernel still holds for a peer that takes nothing would stay for minutes.
-        End::Overdue if watch.is_write_blocked() => reset(&stream),
+        // What the kernel still holds for a peer that takes nothing would stay for minutes, and
+        // an old client would take an orderly close for the end of a complete answer.
+        End::Overdue if watch.is_write_blocked() || watch.is_old_client() => reset(&stream),
         End::Overdue => {}
         End::Closed(Err(error)) if error.is_user() => {
             tracing::debug!(%peer, %error, "broke off an answer");
-            // Such a client would take an orderly close for the end of a complete answer.
             if watch.is_old_client() {
                 reset(&stream);
             }
         }
         End::Closed(outcome) => {
             if watch.has_unread() || outcome.is_err_and(|error| error.is_parse()) {
-                linger(stream).await;
+                stop.run_until_cancelled(linger(stream)).await;
             }
         }
     }
@@ -140,26 +143,35 @@ where
     .await
 }
 
-/// The handler's answer, or 500 if it panics.
-async fn caught<H, F>(answer: H, request: Request<Body>, peer: IpAddr) -> Response<Body>
-where
-    H: Fn(Request<Body>, IpAddr) -> F,
-    F: Future<Output = Response<Body>>,
-{
-    let mut answering = pin!(async move { answer(request, peer).await });
-    let answered =
-        poll_fn(
-            |cx| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(cx))) {
-                Ok(poll) => poll.map(Some),
-                Err(_) => Poll::Ready(None),
-            },
-        );
-    answered.await.unwrap_or_else(|| {
-        tracing::error!(%peer, "answered 500: the handler panicked");
-        let mut answer = Response::new(Body::empty());
-        *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        answer
-    })
+pin_project! {
+    /// The handler at work on a request. hyper keeps the room for it as long as the connection
+    /// lives, so it is no `async` block, which would hold the handler's future twice.
+    struct Answering<F> {
+        // `None`: it panicked before it had a future.
+        #[pin]
+        handler: Option<F>,
+        peer: IpAddr,
+        watch: Arc<Watch>,
+    }
+}
+
+impl<F: Future<Output = Response<Body>>> Future for Answering<F> {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answered = this
+            .handler
+            .as_pin_mut()
+            .and_then(|handler| catch_unwind(AssertUnwindSafe(|| handler.poll(cx))).ok());
+        let Some(answered) = answered else {
+            tracing::error!(peer = %this.peer, "answered 500: the handler panicked");
+            let mut answer = Response::new(Body::empty());
+            *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            return Poll::Ready(Ok(answer));
+        };
+        Poll::Ready(Ok(end_on_stop(ready!(answered), this.watch)))
+    }
 }
 
 /// Makes the close of `stream` an abort that the peer cannot mistake for an end.
@@ -246,5 +258,39 @@ impl Write for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+
+    /// What the kernel's own timeout does on Linux, which `run` alone does not ask for.
+    #[tokio::test]
+    async fn a_reader_that_takes_nothing_is_dropped_without_the_kernels_help() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let limits = ConnectionLimits {
+            write_stall: Duration::from_millis(200),
+            ..Default::default()
+        };
+        let answer = |_, _| async { Response::new(Body::from(vec![b'x'; 64 * 1024 * 1024])) };
+        let connection = TaskTracker::new().spawn(async move {
+            let stop = CancellationToken::new();
+            run(stream, peer.ip(), &limits, &stop, answer).await;
+        });
+        tokio::io::AsyncWriteExt::write_all(&mut client, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        tokio::time::timeout(Duration::from_secs(5), connection)
+            .await
+            .expect("the connection outlives its limit")
+            .unwrap();
     }
 }
