@@ -86,6 +86,11 @@ impl LiveGrants {
         live
     }
 
+    /// Forgets a grant whose state in the store is not known, so that the next call asks.
+    pub fn forget(&self, family: Family) {
+        self.shard(family).pop(&family);
+    }
+
     fn shard(&self, family: Family) -> MutexGuard<'_, LruCache<Family, Arc<LiveGrant>>> {
         let index = usize::from(family.0[0]) % SHARDS;
         self.shards[index]
