@@ -64,6 +64,10 @@ struct Calls {
 }
 
 impl Metrics {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one line for each metric, nothing else"
+    )]
     pub fn new(policy: &Policy) -> Arc<Self> {
         let mut registry = Registry::with_prefix("mcp_oauth_proxy");
         let calls: Family<Labels, Counter> = Family::default();

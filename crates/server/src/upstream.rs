@@ -17,7 +17,7 @@ use std::{
 use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
 use http_body::{Frame, SizeHint};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::{
@@ -60,9 +60,9 @@ impl Default for UpstreamTimeouts {
 /// memory.
 const IDLE_CONNECTIONS: usize = 64;
 
-/// Bytes in the head of an answer, and the most that is read of its body at once. More than 100
-/// headers are hyper's own limit.
-const HEAD_BYTES: usize = 64 * 1024;
+/// Bytes in the headers of an answer; more than 100 of them are hyper's own limit. To let hyper
+/// have this one too, by a smaller buffer, would make large bodies twice as dear.
+const HEADER_BYTES: usize = 64 * 1024;
 
 /// Quiet time after which the kernel asks whether the upstream is still there, and asks again.
 const KEEPALIVE: Duration = Duration::from_mins(1);
@@ -113,7 +113,6 @@ impl RemoteUpstream {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(timeouts.idle)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .http1_max_buf_size(HEAD_BYTES)
             .build(connector);
         Self {
             client,
@@ -135,12 +134,15 @@ impl RemoteUpstream {
             .await
             .map_err(|_| UpstreamError::TimedOut)?
             .map_err(why_failed)?;
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(UpstreamError::Broken(
-                "the upstream switched protocols without being asked".into(),
-            ));
-        }
         let (mut head, body) = answer.into_parts();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let cause = "the upstream switched protocols without being asked";
+            return Err(UpstreamError::Broken(cause.into()));
+        }
+        if header_bytes(&head.headers) > HEADER_BYTES {
+            let cause = format!("the upstream sent more than {HEADER_BYTES} bytes of headers");
+            return Err(UpstreamError::Broken(cause.into()));
+        }
         head.version = Version::HTTP_11;
         // The addresses of the connection and the upstream's own words for the status.
         head.extensions.clear();
@@ -158,6 +160,14 @@ impl Upstream for RemoteUpstream {
         drop(permit);
         self.exchange(request).await
     }
+}
+
+/// How long `headers` are as they are sent.
+fn header_bytes(headers: &HeaderMap) -> usize {
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + ": \r\n".len() + value.len())
+        .sum()
 }
 
 /// Whose fault it is that there is no answer.

@@ -263,8 +263,8 @@ pub(super) fn page(
         returns_to_this_computer: transaction.redirect_uri.is_loopback(),
         upstreams: choices,
         abilities: vec![
-            "See and use every tool, prompt and resource of this server, as you.",
-            "Never see the key that this proxy keeps for the server.",
+            "Use every tool of this server, to read and to change things.",
+            "Work while you are away, until you end it.",
         ],
         sign_in: app.policy.sign_in.kind,
         grant_days: app

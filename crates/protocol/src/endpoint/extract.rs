@@ -48,6 +48,11 @@ impl Permit {
     pub fn client_id(&self) -> &ClientId {
         &self.live.grant.client_id
     }
+
+    /// What they agreed on.
+    pub(super) fn live(&self) -> &Arc<LiveGrant> {
+        &self.live
+    }
 }
 
 /// Why there is no permit.

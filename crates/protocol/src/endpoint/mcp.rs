@@ -1,7 +1,7 @@
 //! The proxied endpoint: bearer check, then the request goes to the upstream and its answer comes
 //! back, both as they stream. Nothing in here reads a body.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -18,7 +18,7 @@ use crate::{
         origin,
     },
     journal::{CallRefused, Endpoint, Era, Event, UpstreamFailed},
-    oauth::{bearer::Challenges, metadata::PROTECTED_RESOURCE},
+    oauth::{bearer::Challenges, grant::Grant, metadata::PROTECTED_RESOURCE},
     policy::{Destination, Policy, UpstreamPolicy},
     ports::UpstreamError,
     token::Purpose,
@@ -30,8 +30,8 @@ pub(crate) struct Route {
     challenges: Challenges,
 }
 
-/// The upstreams by path.
-pub(crate) struct Routes(HashMap<String, Route>);
+/// The upstreams. So few that comparing paths one by one is quicker than hashing.
+pub(crate) struct Routes(Vec<Route>);
 
 impl Routes {
     pub(super) fn new(policy: &Policy) -> Self {
@@ -39,11 +39,10 @@ impl Routes {
             let metadata = policy
                 .issuer
                 .url(&format!("{PROTECTED_RESOURCE}{}", upstream.path));
-            let route = Route {
+            Route {
                 upstream: Arc::clone(upstream),
                 challenges: Challenges::new(&metadata),
-            };
-            (upstream.path.clone(), route)
+            }
         };
         Self(policy.upstreams.iter().map(route).collect())
     }
@@ -51,11 +50,9 @@ impl Routes {
     /// The upstream at `path` or above it. Everything below an upstream's path is guarded like the
     /// path itself.
     pub(super) fn find(&self, path: &str) -> Option<&Route> {
-        self.0.get(path).or_else(|| {
-            self.0.values().find(|route| {
-                path.strip_prefix(&route.upstream.path)
-                    .is_some_and(|rest| rest.starts_with('/'))
-            })
+        self.0.iter().find(|route| {
+            let below = path.strip_prefix(&*route.upstream.path);
+            below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
         })
     }
 }
@@ -137,7 +134,7 @@ impl<'a> Call<'a> {
         if !matches!(below, Some("" | "/")) {
             return Err(CallRefused::Path);
         }
-        if matches!(parts.method, Method::TRACE | Method::CONNECT) {
+        if !is_passed_on(&parts.method) {
             return Err(CallRefused::Method);
         }
         let body = limited(app, &parts.headers, body)?;
@@ -175,8 +172,7 @@ impl<'a> Call<'a> {
             era,
             request,
         } = self;
-        let client_id = permit.client_id().clone();
-        let session_context = (era == Era::Legacy).then(|| session_context(&permit));
+        let live = Arc::clone(permit.live());
         let started = app.ports.clock.elapsed();
         let response = match app.ports.upstream.send(permit, request).await {
             Ok(response) => response,
@@ -194,7 +190,7 @@ impl<'a> Call<'a> {
         }
         app.journal.record(&Event::CallForwarded {
             upstream,
-            client_id: &client_id,
+            client_id: &live.grant.client_id,
             method: &method,
             status,
             era,
@@ -202,11 +198,12 @@ impl<'a> Call<'a> {
         });
         let (mut parts, body) = response.into_parts();
         let mut crossing = headers::for_client(&parts.headers);
-        if let (Some(context), Some(session)) = (session_context, parts.headers.get(MCP_SESSION_ID))
+        if era == Era::Legacy
+            && let Some(session) = parts.headers.get(MCP_SESSION_ID)
             && let Ok(sealed) = HeaderValue::try_from(app.keys.seal(
                 Purpose::McpSession,
                 session.as_bytes(),
-                &context,
+                &session_context(upstream, &live.grant),
                 &*app.ports.entropy,
             ))
         {
@@ -216,6 +213,20 @@ impl<'a> Call<'a> {
         parts.extensions = http::Extensions::new();
         Response::from_parts(parts, body)
     }
+}
+
+/// Whether requests of this method go to the upstream. The refusal lists them in `Allow`.
+fn is_passed_on(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::DELETE
+            | Method::GET
+            | Method::HEAD
+            | Method::OPTIONS
+            | Method::PATCH
+            | Method::POST
+            | Method::PUT
+    )
 }
 
 /// The body, which may not be longer than the limit. A length that is declared is believed here,
@@ -238,11 +249,11 @@ fn limited(app: &App, headers: &HeaderMap, body: Body) -> Result<Body, CallRefus
 
 /// Who a session belongs to. An upstream that sees one key for everybody cannot keep people apart,
 /// so the id that a client holds opens only for the same person, client and upstream.
-fn session_context(permit: &Permit) -> Vec<u8> {
+fn session_context(upstream: &UpstreamPolicy, grant: &Grant) -> Vec<u8> {
     let parts = [
-        permit.upstream().name.as_str(),
-        permit.subject(),
-        permit.client_id().as_str(),
+        upstream.name.as_str(),
+        &grant.subject,
+        grant.client_id.as_str(),
     ];
     parts.join("\0").into_bytes()
 }
@@ -256,8 +267,11 @@ fn open_session(
         .to_str()
         .ok()
         .and_then(|sealed| {
-            app.keys
-                .open(Purpose::McpSession, sealed, &session_context(permit))
+            app.keys.open(
+                Purpose::McpSession,
+                sealed,
+                &session_context(permit.upstream(), &permit.live().grant),
+            )
         })
         .and_then(|id| HeaderValue::from_bytes(&id).ok())
         .ok_or(CallRefused::Session)
@@ -267,11 +281,10 @@ fn open_session(
 /// elsewhere, to another place, or into a wrong conclusion about its session.
 fn not_passed_on(status: StatusCode) -> Option<UpstreamFailed> {
     match status.as_u16() {
+        200..=299 | 304 | 400 | 402 | 404..=406 | 408..=499 => None,
         401 | 403 | 407 => Some(UpstreamFailed::CredentialRefused(status)),
-        304 => None,
         300..=399 => Some(UpstreamFailed::Redirected(status)),
         500..=599 => Some(UpstreamFailed::ServerError(status)),
-        200..=299 | 400..=499 => None,
         _ => Some(UpstreamFailed::Nonsense(status)),
     }
 }

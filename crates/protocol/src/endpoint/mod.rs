@@ -116,17 +116,19 @@ impl Front {
     /// Answers one request from `peer`. Calls to MCP endpoints, nearly all there are, branch off
     /// before the router.
     pub async fn answer(&self, mut request: Request<Body>, peer: IpAddr) -> Response<Body> {
+        if !origin::has_one_host(&request) {
+            return respond::without_one_host();
+        }
         if !origin::is_our_host(request.headers(), &self.app.policy.issuer) {
             return respond::misdirected();
         }
-        match self.app.routes.find(request.uri().path()) {
-            Some(route) => mcp::answer_mcp_request(&self.app, route, request).await,
-            None => {
-                request.extensions_mut().insert(Peer(peer));
-                let Ok(response) = self.router.clone().oneshot(request).await;
-                response
-            }
+        if let Some(route) = self.app.routes.find(request.uri().path()) {
+            return mcp::answer_mcp_request(&self.app, route, request).await;
         }
+        request.extensions_mut().insert(Peer(peer));
+        // Boxed, or every call would carry room for the router's state.
+        let Ok(response) = Box::pin(self.router.clone().oneshot(request)).await;
+        response
     }
 }
 

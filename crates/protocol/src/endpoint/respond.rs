@@ -23,6 +23,9 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Seconds after which a client may try again when the store is in trouble.
 const RETRY_SOON: HeaderValue = HeaderValue::from_static("5");
+/// The methods that are passed on to upstreams.
+const PASSED_ON: HeaderValue =
+    HeaderValue::from_static("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
 
 /// A JSON answer that nobody keeps.
 pub(super) fn json<T: Serialize + ?Sized>(status: StatusCode, document: &T) -> Response<Body> {
@@ -59,6 +62,14 @@ pub(super) fn misdirected() -> Response<Body> {
     json(
         StatusCode::MISDIRECTED_REQUEST,
         &json!({ "error": "invalid_request", "error_description": "the Host header does not name this server" }),
+    )
+}
+
+/// The request does not say where it goes, or says it twice.
+pub(super) fn without_one_host() -> Response<Body> {
+    json(
+        StatusCode::BAD_REQUEST,
+        &json!({ "error": "invalid_request", "error_description": "the request needs exactly one Host header" }),
     )
 }
 
@@ -356,6 +367,9 @@ pub(super) fn call_refused(why: CallRefused, challenge: Option<HeaderValue>) -> 
             .headers_mut()
             .insert(header::WWW_AUTHENTICATE, challenge);
     }
+    if why == CallRefused::Method {
+        response.headers_mut().insert(header::ALLOW, PASSED_ON);
+    }
     response
 }
 
@@ -370,7 +384,7 @@ pub(super) fn upstream_failed(
             StatusCode::BAD_GATEWAY,
             "the MCP server behind this proxy cannot be reached",
         ),
-        UpstreamFailed::TimedOut => (
+        UpstreamFailed::TimedOut | UpstreamFailed::ServerError(StatusCode::GATEWAY_TIMEOUT) => (
             StatusCode::GATEWAY_TIMEOUT,
             "the MCP server behind this proxy did not answer in time",
         ),
@@ -387,10 +401,6 @@ pub(super) fn upstream_failed(
             StatusCode::BAD_GATEWAY,
             "the MCP server behind this proxy redirects elsewhere; its operator has to correct \
              the address",
-        ),
-        UpstreamFailed::ServerError(StatusCode::GATEWAY_TIMEOUT) => (
-            StatusCode::GATEWAY_TIMEOUT,
-            "the MCP server behind this proxy did not answer in time",
         ),
         UpstreamFailed::ServerError(_) => (
             StatusCode::BAD_GATEWAY,

@@ -135,9 +135,7 @@ async fn redeem(
         resource: asked.resource.as_ref(),
     };
     let family = app.keys.family(code);
-    if let Err(refused) = issued.redeem(&by, now) {
-        return Err(refused);
-    }
+    issued.redeem(&by, now)?;
 
     // Commit.
     let tokens = &app.policy.tokens;

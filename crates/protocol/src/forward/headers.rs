@@ -77,8 +77,10 @@ pub fn for_client(response: &HeaderMap) -> HeaderMap {
 
 fn passed(headers: &HeaderMap, passes: fn(&HeaderName) -> bool) -> HeaderMap {
     let mut crossing = HeaderMap::with_capacity(headers.len() + 2);
+    let has_connection = headers.contains_key(header::CONNECTION);
     for (name, value) in headers {
-        if passes(name) && *name != MCP_SESSION_ID && !is_named_by_connection(name, headers) {
+        let crosses = passes(name) && *name != MCP_SESSION_ID;
+        if crosses && !(has_connection && is_named_by_connection(name, headers)) {
             crossing.append(name.clone(), value.clone());
         }
     }
@@ -91,7 +93,8 @@ fn is_named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
     *name != header::CONTENT_LENGTH
         && *name != header::CONTENT_TYPE
         && headers.get_all(header::CONNECTION).iter().any(|value| {
-            value.as_bytes().split(|byte| *byte == b',').any(|option| {
+            let mut options = value.as_bytes().split(|byte| *byte == b',');
+            options.any(|option| {
                 option
                     .trim_ascii()
                     .eq_ignore_ascii_case(name.as_str().as_bytes())

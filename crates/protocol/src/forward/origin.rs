@@ -1,6 +1,8 @@
 //! Which browser pages may call, and under which name we may be called.
 
-use http::{HeaderMap, HeaderValue, header};
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderValue, Request, Version, header};
 use url::Url;
 
 use crate::{
@@ -35,20 +37,45 @@ pub fn allowed<'a>(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAllowed;
 
+/// Whether a request has as many `Host` headers as HTTP lets it have (RFC 9112 §3.2). With two,
+/// whatever is in front of us may have gone by the other one.
+pub fn has_one_host<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => true,
+        (None, _) => request.version() != Version::HTTP_11,
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// Whether a `Host` header may be a name of this program. It is only looked at when the program
 /// runs for this computer alone: then a page elsewhere could point a name of its own at it (DNS
 /// rebinding). Nothing else is ever decided by `Host`.
 pub fn is_our_host(headers: &HeaderMap, issuer: &Issuer) -> bool {
-    if !issuer.is_loopback() {
-        return true;
-    }
     let Some(host) = headers.get(header::HOST) else {
         return true;
     };
-    host.to_str()
-        .ok()
-        .and_then(|host| Url::parse(&format!("http://{host}/")).ok())
-        .is_some_and(|url| is_loopback(&url))
+    let Ok(host) = host.to_str() else {
+        return !issuer.is_loopback();
+    };
+    // Nearly every request names the public address or a loopback one: neither costs a parse.
+    issuer.authority() == host || names_this_computer(host) || !issuer.is_loopback()
+}
+
+/// Whether a `Host` value is `localhost` or a loopback address, with a port or without.
+fn names_this_computer(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost")
+        || address
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -69,7 +96,11 @@ mod tests {
             ("evil.example:8080", false),
             ("localhost.evil.example", false),
             ("192.168.1.7:8080", false),
-            ("user@127.0.0.1", true),
+            ("user@127.0.0.1", false),
+            ("127.0.0.1:80@evil.example", false),
+            ("::1", false),
+            ("[::1]", true),
+            ("LOCALHOST", true),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, HeaderValue::from_static(host));

@@ -90,6 +90,13 @@ impl Issuer {
         self.0.starts_with("https:")
     }
 
+    /// Host and port, as a client's `Host` header has them.
+    pub fn authority(&self) -> &str {
+        self.0
+            .split_once("://")
+            .map_or("", |(_, authority)| authority)
+    }
+
     /// The absolute URL of `path`, which starts with a slash.
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.0)

@@ -8,7 +8,7 @@ use sqlx::{
     raw_sql,
 };
 use tokio::time::timeout;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::{
@@ -87,7 +87,6 @@ impl SqlStore {
             dialect: Dialect::Postgres,
             pool,
             writer: None,
-            finish: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
     }

@@ -10,13 +10,10 @@ use sqlx::{
     any::{AnyArguments, AnyRow},
     query::Query,
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, timeout, timeout_at},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
 
-use super::{migrations::Dialect, writer::Write};
+use super::{migrations::Dialect, writer::WriteQueue};
 
 /// A statement with its values, ready to run on either database.
 pub(super) type Statement = Query<'static, Any, AnyArguments>;
@@ -49,7 +46,7 @@ const SWEEP_POSTGRES: &str = "
     FOR UPDATE SKIP LOCKED))";
 
 /// How many records one statement of a sweep removes; other writes get their turn in between.
-const SWEPT_AT_ONCE: u64 = 500;
+const SWEPT_AT_ONCE: u32 = 500;
 
 /// How long a caller waits before the answer is an error.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -62,15 +59,15 @@ pub struct SqlStore {
     pub(super) dialect: Dialect,
     /// In SQLite for reads, which never wait for the writer; in PostgreSQL for all.
     pub(super) pool: AnyPool,
-    /// The queue to the one that writes to SQLite.
-    pub(super) writer: Option<mpsc::Sender<Write>>,
-    pub(super) finish: CancellationToken,
+    /// Only in SQLite.
+    pub(super) writer: Option<WriteQueue>,
+    /// What runs on the pool.
     pub(super) tasks: TaskTracker,
 }
 
 /// Why a statement has no outcome, beside what the database says.
 #[derive(Debug, thiserror::Error)]
-enum NoOutcome {
+pub(super) enum NoOutcome {
     #[error(
         "the database did not answer within {}",
         humantime::format_duration(PATIENCE)
@@ -88,14 +85,13 @@ impl SqlStore {
             Dialect::Sqlite => SWEEP_SQLITE,
             Dialect::Postgres => SWEEP_POSTGRES,
         };
-        let limit = i64::try_from(SWEPT_AT_ONCE).map_err(StoreError::new)?;
         let mut removed = 0;
         loop {
-            let some = self
-                .change(sqlx::query(statement).bind(now.0).bind(limit))
-                .await?;
+            let limit = i64::from(SWEPT_AT_ONCE);
+            let statement = sqlx::query(statement).bind(now.0).bind(limit);
+            let some = self.change(statement).await?;
             removed += some;
-            if some < SWEPT_AT_ONCE {
+            if some < SWEPT_AT_ONCE.into() {
                 return Ok(removed);
             }
         }
@@ -104,13 +100,16 @@ impl SqlStore {
     /// Finishes what was asked for, refuses what comes after, and lets go of the database. A
     /// SQLite file is complete without its log afterwards, and free for another process.
     pub async fn close(&self) {
-        // Readers first: the writer's connection has to be the last one to clear the log away.
-        if timeout(PATIENCE, self.pool.close()).await.is_err() {
-            tracing::warn!("the database did not take leave in time");
-        }
-        self.finish.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        let finished = timeout(PATIENCE, self.tasks.wait()).await;
+        let left = timeout(PATIENCE, self.pool.close()).await;
+        if let Err(late) = finished.and(left) {
+            tracing::warn!(%late, "the database did not take leave in time");
+        }
+        // After the readers: the last connection is the one that clears the log away.
+        if let Some(writer) = &self.writer {
+            writer.finish().await;
+        }
     }
 
     /// Runs a statement that writes; says how many records it changed.
@@ -122,16 +121,7 @@ impl SqlStore {
                 })
                 .await;
         };
-        let (answer, answered) = oneshot::channel();
-        let written = async {
-            let closed = || StoreError::new(NoOutcome::Closed);
-            writer
-                .send(Write { statement, answer })
-                .await
-                .map_err(|_| closed())?;
-            answered.await.map_err(|_| closed())?
-        };
-        timeout(PATIENCE, written)
+        timeout(PATIENCE, writer.change(statement))
             .await
             .map_err(|_| StoreError::new(NoOutcome::TooLate))?
     }

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use sqlx::{AnyConnection, Connection, any::AnyPoolOptions, raw_sql};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 use super::{
     OpenError, SqlStore,
     migrations::Dialect,
     sql::PATIENCE_TO_CONNECT,
     sqlite_file::SqliteFile,
-    writer::{self, Writer},
+    writer::{self, WriteQueue},
 };
 
 /// For each SQLite connection that reads.
@@ -45,15 +45,11 @@ impl SqlStore {
                 Box::pin(async move { raw_sql(SET_UP_READER).execute(connection).await.map(drop) })
             })
             .connect_lazy_with(options.clone());
-        let (tasks, finish) = (TaskTracker::new(), CancellationToken::new());
-        let (writer, queue) = Writer::new(file, options, connection, finish.clone());
-        tasks.spawn(writer.run());
         Ok(Self {
             dialect: Dialect::Sqlite,
             pool,
-            writer: Some(queue),
-            finish,
-            tasks,
+            writer: Some(WriteQueue::start(file, options, connection)),
+            tasks: TaskTracker::new(),
         })
     }
 }

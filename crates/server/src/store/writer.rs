@@ -6,9 +6,12 @@ use std::sync::Arc;
 use protocol::ports::StoreError;
 use sqlx::{AnyConnection, Connection, any::AnyConnectOptions, raw_sql};
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{sql::Statement, sqlite_file::SqliteFile};
+use super::{
+    sql::{NoOutcome, Statement},
+    sqlite_file::SqliteFile,
+};
 
 /// How many writes may wait for the next commit; further callers wait for a place.
 const QUEUE: usize = 1024;
@@ -18,13 +21,62 @@ const QUEUE: usize = 1024;
 const BATCH: usize = 256;
 
 /// A statement, and where the number of rows it changed is awaited.
-pub(super) struct Write {
-    pub(super) statement: Statement,
-    pub(super) answer: oneshot::Sender<Result<u64, StoreError>>,
+struct Write {
+    statement: Statement,
+    answer: oneshot::Sender<Result<u64, StoreError>>,
+}
+
+/// The way to the writer.
+pub(super) struct WriteQueue {
+    writes: mpsc::Sender<Write>,
+    finish: CancellationToken,
+    task: TaskTracker,
+}
+
+impl WriteQueue {
+    /// Starts a writer over an open connection.
+    pub(super) fn start(
+        file: SqliteFile,
+        options: AnyConnectOptions,
+        connection: AnyConnection,
+    ) -> Self {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let finish = CancellationToken::new();
+        let writer = Writer {
+            file,
+            options,
+            connection: Some(connection),
+            queue,
+            finish: finish.clone(),
+        };
+        let task = TaskTracker::new();
+        task.spawn(writer.run());
+        task.close();
+        Self {
+            writes: sender,
+            finish,
+            task,
+        }
+    }
+
+    /// How many rows `statement` changed, once that is on disk.
+    pub(super) async fn change(&self, statement: Statement) -> Result<u64, StoreError> {
+        let closed = || StoreError::new(NoOutcome::Closed);
+        let (answer, answered) = oneshot::channel();
+        let write = Write { statement, answer };
+        self.writes.send(write).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    /// Waits for what is queued and for the end of the writer; refuses what comes after.
+    pub(super) async fn finish(&self) {
+        self.finish.cancel();
+        self.task.wait().await;
+    }
 }
 
 /// Takes writes until it is told to finish, or nobody is left to send any.
-pub(super) struct Writer {
+struct Writer {
     file: SqliteFile,
     options: AnyConnectOptions,
     /// `None` after an error: the next batch connects anew.
@@ -34,26 +86,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// A writer over an open connection, and the queue to it.
-    pub(super) fn new(
-        file: SqliteFile,
-        options: AnyConnectOptions,
-        connection: AnyConnection,
-        finish: CancellationToken,
-    ) -> (Self, mpsc::Sender<Write>) {
-        let (sender, queue) = mpsc::channel(QUEUE);
-        let writer = Self {
-            file,
-            options,
-            connection: Some(connection),
-            queue,
-            finish,
-        };
-        (writer, sender)
-    }
-
     /// Commits batch after batch, answering each write only then; at the end, what is queued.
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
         while self.next(&mut batch).await {
             let (statements, answers): (Vec<_>, Vec<_>) = batch

@@ -287,6 +287,7 @@ pub(super) async fn keys_are_paged(store: Shared) {
         let Some(last) = page.last() else { break };
         after = Some(last.clone());
         pages.push(page);
+        assert!(pages.len() <= 3, "the keys do not end");
     }
     let lengths: Vec<usize> = pages.iter().map(Vec::len).collect();
     assert_eq!(lengths, [KEYS_PER_PAGE, KEYS_PER_PAGE, 1]);

@@ -157,6 +157,11 @@ async fn an_abandoned_call_harms_no_other() {
 }
 
 #[tokio::test]
+async fn what_was_asked_before_closing_is_done() {
+    with_store(sql::what_was_asked_before_closing_is_done).await;
+}
+
+#[tokio::test]
 async fn a_closed_store_answers_with_an_error() {
     with_store(sql::a_closed_store_answers_with_an_error).await;
 }
@@ -210,6 +215,19 @@ async fn several_processes_may_start_on_an_empty_database() {
     for store in stores {
         store.close().await;
     }
+}
+
+/// Whatever language the server sorts by; the one that tests run on may do so by accident.
+#[tokio::test]
+async fn keys_are_compared_by_their_bytes() {
+    let Some(schema) = Schema::new().await else {
+        return;
+    };
+    open(&schema.url).await.close().await;
+    let collation = "
+        SELECT collation_name::text FROM information_schema.columns
+        WHERE table_schema = current_schema() AND column_name = 'key'";
+    assert_eq!(schema.ask(collation).await, ["C"]);
 }
 
 #[tokio::test]
@@ -275,17 +293,22 @@ async fn a_store_outlives_its_connections() {
     };
     let store = open(&schema.url).await;
     store.insert("grant/a", "".into(), LATER).await.unwrap();
+    let ended = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{}'",
+        schema.name
+    );
     for round in 1..=3 {
-        let ended = format!(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{}'",
-            schema.name
-        );
         schema.run(&ended).await.unwrap();
         // The first call may find out; it is the only connection there was.
         let _ = store.get("grant/a").await;
         let replaced = store.replace("grant/a", round, "".into(), LATER).await;
         assert!(replaced.unwrap());
     }
+    // Long enough unused that the store looks before it uses one. The driver measures that by a
+    // clock of its own, so the wait is real.
+    schema.run(&ended).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert!(store.get("grant/a").await.unwrap().is_some());
     store.close().await;
 }
 
@@ -304,7 +327,7 @@ async fn a_silent_server_is_an_error_and_then_works_again() {
     }
     warm.join_all().await;
 
-    relay.flowing.send_replace(false);
+    relay.cut();
     let mut stuck = JoinSet::new();
     for number in 0..30 {
         let store = Arc::clone(&store);
@@ -322,7 +345,7 @@ async fn a_silent_server_is_an_error_and_then_works_again() {
     }
     stuck.join_all().await;
 
-    relay.flowing.send_replace(true);
+    relay.mend();
     for number in (0..30).step_by(2) {
         let key = format!("grant/{number:02}");
         let replaced = store.replace(&key, 1, "".into(), LATER).await;
@@ -375,20 +398,41 @@ async fn an_unknown_database_is_refused_by_name() {
     assert!(!error.contains("s3cret"), "{error}");
 }
 
-/// Stands between a store and its server, and can fall silent, as a network does.
+/// Stands between a store and its server, and can fall silent as a network does: nothing
+/// arrives, nothing is closed, and what was open stays silent when new connections work again.
 struct Relay {
     address: SocketAddr,
-    flowing: watch::Sender<bool>,
+    network: watch::Sender<Network>,
     _connections: JoinSet<()>,
 }
 
+#[derive(Clone, Copy, PartialEq)]
+struct Network {
+    works: bool,
+    cuts: u32,
+}
+
 impl Relay {
+    fn cut(&self) {
+        self.network.send_modify(|network| {
+            network.works = false;
+            network.cuts += 1;
+        });
+    }
+
+    fn mend(&self) {
+        self.network.send_modify(|network| network.works = true);
+    }
+
     async fn to(server: &Url) -> Self {
         let host = server.host_str().unwrap().to_owned();
         let port = server.port().unwrap_or(5432);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (flowing, gate) = watch::channel(true);
+        let (network, gate) = watch::channel(Network {
+            works: true,
+            cuts: 0,
+        });
         let mut connections = JoinSet::new();
         connections.spawn(async move {
             let mut directions = JoinSet::new();
@@ -401,7 +445,7 @@ impl Relay {
         });
         Self {
             address,
-            flowing,
+            network,
             _connections: connections,
         }
     }
@@ -414,12 +458,17 @@ impl Relay {
     }
 }
 
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gate: watch::Receiver<bool>) {
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut gate: watch::Receiver<Network>,
+) {
+    let cuts = gate.borrow().cuts;
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        if gate.wait_for(|flowing| *flowing).await.is_err()
-            || to.write_all(&buffer[..length]).await.is_err()
-        {
+        // A cut that came after the connection is for ever: then this waits for the end.
+        let whole = |network: &Network| network.works && network.cuts == cuts;
+        if gate.wait_for(whole).await.is_err() || to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
     }

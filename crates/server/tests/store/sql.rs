@@ -94,6 +94,23 @@ pub(super) async fn an_abandoned_call_harms_no_other(store: Arc<SqlStore>) {
     assert!(store.get("grant/a").await.unwrap().is_some());
 }
 
+pub(super) async fn what_was_asked_before_closing_is_done(store: Arc<SqlStore>) {
+    // More than one commit of SQLite takes, and more than PostgreSQL has connections.
+    let mut insertions = JoinSet::new();
+    for number in 0..600 {
+        let store = Arc::clone(&store);
+        insertions.spawn(async move {
+            let key = format!("grant/{number}");
+            store.insert(&key, "".into(), LATER).await.unwrap()
+        });
+    }
+    // On one thread, so each has asked once this goes on, and none is answered.
+    tokio::task::yield_now().await;
+    store.close().await;
+    let inserted = insertions.join_all().await;
+    assert!(inserted.into_iter().all(|inserted| inserted));
+}
+
 pub(super) async fn a_closed_store_answers_with_an_error(store: Arc<SqlStore>) {
     store.insert("grant/a", "".into(), LATER).await.unwrap();
     store.close().await;

@@ -64,6 +64,11 @@ async fn an_abandoned_call_harms_no_other() {
 }
 
 #[tokio::test]
+async fn what_was_asked_before_closing_is_done() {
+    with_store(sql::what_was_asked_before_closing_is_done).await;
+}
+
+#[tokio::test]
 async fn a_closed_store_answers_with_an_error() {
     with_store(sql::a_closed_store_answers_with_an_error).await;
 }

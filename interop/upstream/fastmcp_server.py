@@ -1,0 +1,30 @@
+"""A FastMCP server that demands one static bearer token: FASTMCP_TOKEN, on 127.0.0.1:PORT."""
+
+import asyncio
+import os
+
+from fastmcp import Context, FastMCP
+from fastmcp.server.auth import StaticTokenVerifier
+
+server = FastMCP(
+    "interop",
+    auth=StaticTokenVerifier(tokens={os.environ["FASTMCP_TOKEN"]: {"client_id": "proxy", "scopes": []}}),
+)
+
+
+@server.tool
+def add(a: int, b: int) -> int:
+    """Adds two numbers."""
+    return a + b
+
+
+@server.tool
+async def climb(steps: int, ctx: Context) -> str:
+    """Climbs, and reports every step."""
+    for done in range(1, steps + 1):
+        await asyncio.sleep(0.05)
+        await ctx.report_progress(done, steps)
+    return f"climbed {steps} steps"
+
+
+server.run(transport="http", host="127.0.0.1", port=int(os.environ["PORT"]), show_banner=False)

@@ -1,0 +1,47 @@
+# Every command of the project. `.ci/run` is the truth: what CI runs is there, and the recipes call it.
+
+# Lists the recipes
+default:
+    @just --list
+
+# Formats the code
+fmt:
+    cargo fmt --all
+
+# Checks format and lints
+lint:
+    .ci/run fmt lint
+
+# Runs all tests
+test:
+    .ci/run test
+
+# Runs the store tests alone, on SQLite and PostgreSQL; nothing may be missing
+test-stores:
+    CI=true cargo test -p mcp-oauth-proxy --test store
+
+# Checks that the protocol crate builds for WebAssembly
+wasm:
+    .ci/run wasm
+
+# Builds the documentation of the code, without a warning
+docs:
+    .ci/run docs
+
+# Proves the release build with real clients, servers, the conformance suite and a browser
+interop *parts:
+    cargo build --release
+    interop/run {{ parts }}
+
+# Measures the proxy beside nginx and beside no proxy at all
+bench *arguments:
+    cargo build --release
+    cargo run --release --example bench -- {{ arguments }}
+
+# Runs the proxy with what is built in, or with a configuration file
+run-dev *arguments:
+    cargo run -- {{ arguments }}
+
+# All that CI runs
+ci:
+    .ci/run
