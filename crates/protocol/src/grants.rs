@@ -58,12 +58,18 @@ impl LiveGrants {
     }
 
     /// Takes in a grant that was read from or written to the store. Whoever comes late with an
-    /// older version does not overwrite a newer one, so that a revocation stays.
+    /// older version does not overwrite a newer one. A revocation is final whatever its version,
+    /// since a store that lost writes counts again from where it was.
     pub fn learn(&self, family: Family, read: Read<Grant>, elapsed: Duration) -> Arc<LiveGrant> {
         let mut shard = self.shard(family);
-        if let Some(known) = shard
-            .peek(&family)
-            .filter(|known| known.version > read.version)
+        if let Some(known) =
+            shard
+                .peek(&family)
+                .filter(|known| match (&known.grant.revoked, &read.record.revoked) {
+                    (Some(_), _) => true,
+                    (None, Some(_)) => false,
+                    (None, None) => known.version > read.version,
+                })
         {
             return Arc::clone(known);
         }
@@ -78,6 +84,11 @@ impl LiveGrants {
             shard.pop_lru();
         }
         live
+    }
+
+    /// Forgets a grant whose state in the store is not known, so that the next call asks.
+    pub fn forget(&self, family: Family) {
+        self.shard(family).pop(&family);
     }
 
     fn shard(&self, family: Family) -> MutexGuard<'_, LruCache<Family, Arc<LiveGrant>>> {
@@ -143,6 +154,18 @@ mod tests {
                 .revoked
                 .is_some()
         );
+    }
+
+    #[test]
+    fn a_revocation_is_taken_in_even_when_the_store_counts_from_an_older_version() {
+        let grants = LiveGrants::new(None);
+        grants.learn(FAMILY, grant(5, None), Duration::ZERO);
+        let live = grants.learn(FAMILY, grant(4, None), Duration::ZERO);
+        assert_eq!(live.version, 5);
+        let live = grants.learn(FAMILY, grant(3, Some(Revoked::ByClient)), Duration::ZERO);
+        assert!(live.grant.revoked.is_some());
+        let live = grants.learn(FAMILY, grant(6, None), Duration::ZERO);
+        assert!(live.grant.revoked.is_some());
     }
 
     #[test]

@@ -276,11 +276,12 @@ pub(super) async fn revoke(app: &App, family: Family, why: Revoked) -> Result<()
             revoked: Some(why),
             ..read.record
         };
-        if app
+        let written = app
             .records()
             .replace_grant(family, read.version, &revoked)
-            .await?
-        {
+            .await
+            .inspect_err(|_| app.grants.forget(family))?;
+        if written {
             let revoked = learn(app, family, revoked, read.version + 1);
             app.journal.record(&Event::GrantRevoked {
                 client_id: &revoked.client_id,
