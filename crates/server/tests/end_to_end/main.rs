@@ -208,3 +208,78 @@ async fn a_running_proxy_is_alive_and_ready() {
     let _ = http.get("/health").await.expect(200);
     let _ = http.get("/ready").await.expect(200);
 }
+
+/// S5-21, PX-17: a configuration that would not be safe is not run, and every mistake is named.
+#[tokio::test]
+async fn a_bad_configuration_is_refused_at_the_start() {
+    let upstream = Upstream::start().await;
+    for (variable, value, key, reason) in [
+        (
+            "PUBLIC_URL",
+            "http://mcp.example.com",
+            "PUBLIC_URL",
+            "https://",
+        ),
+        (
+            "PUBLIC_URL",
+            "https://mcp.example.com/",
+            "PUBLIC_URL",
+            "slash",
+        ),
+        (
+            "PUBLIC_URL",
+            "ftp://mcp.example.com",
+            "PUBLIC_URL",
+            "https://",
+        ),
+        ("PASSPHRASE", "short", "PASSPHRASE", "12 characters"),
+        ("UPSTREAM_KEY", "", "one.credential.bearer", "UPSTREAM_KEY"),
+        (
+            "UPSTREAM_KEY",
+            "a\nb",
+            "one.credential.bearer",
+            "line break",
+        ),
+    ] {
+        let mut proxy = Proxy::prepared(upstream.address, "store = \"sqlite\"");
+        proxy.set(variable, value);
+        proxy.spawn();
+        let status = proxy.ended().await;
+        let output = proxy.output();
+        assert_eq!(status.code(), Some(2), "{output}");
+        assert!(output.contains(key) && output.contains(reason), "{output}");
+        assert!(!output.contains("listens on"), "{output}");
+    }
+    let mut proxy = Proxy::prepared(upstream.address, "store = \"sqlite\"");
+    proxy.start().await;
+    proxy.stop().await;
+}
+
+/// PX-18: nobody is turned away for the name of their software.
+#[tokio::test]
+async fn the_user_agents_of_hosted_clients_are_served_like_any() {
+    let world = World::new().await;
+    for agent in ["Claude-User", "python-httpx/0.28.1", "curl/8.0", ""] {
+        for (method, path, status) in [
+            (
+                Method::GET,
+                "/.well-known/oauth-protected-resource/mcp",
+                200,
+            ),
+            (Method::GET, "/.well-known/oauth-authorization-server", 200),
+            (Method::POST, "/register", 400),
+            (Method::POST, "/token", 400),
+            (Method::POST, "/mcp", 401),
+        ] {
+            let request = world.client.http.request(method, path);
+            let request = request.header(header::USER_AGENT, agent);
+            let request = request.body(Body::empty()).unwrap();
+            let _ = world.client.http.send(request).await.expect(status);
+        }
+        let mut request = world.client.call_request(&world.tokens);
+        let value = agent.parse().unwrap();
+        request.headers_mut().insert(header::USER_AGENT, value);
+        let _ = world.client.http.send(request).await.expect(200);
+        assert_eq!(world.upstream.last().headers()["user-agent"], agent);
+    }
+}

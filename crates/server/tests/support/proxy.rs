@@ -204,7 +204,8 @@ fn keep(mut source: impl Read + Send + 'static, output: Arc<Mutex<Vec<u8>>>) -> 
 /// port it knocks at, and talk to itself.
 fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = u16::try_from(std::process::id() % 12_000).unwrap();
+    // A hundred for each process that runs tests at the same time.
+    let first = u16::try_from(std::process::id() % 120 * 100).unwrap();
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = 20_000 + (first + step) % 12_000;
