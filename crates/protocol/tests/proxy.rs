@@ -225,6 +225,23 @@ async fn each_kind_of_credential_arrives_once_and_the_clients_own_never() {
     }
 }
 
+/// PX-03: the same where the client's own header would cross.
+#[tokio::test]
+async fn a_credential_replaces_a_header_that_would_cross() {
+    let credential = Credential::header("User-Agent", UPSTREAM_KEY).unwrap();
+    let server = TestServer::with(in_front_of("https://up.example/mcp", credential));
+    let (client, tokens) = signed_in_to(&server).await;
+    let headers = [("user-agent", "mine"), ("user-agent", "mine too")];
+
+    let _ = server
+        .send(call(&client, &tokens, &headers))
+        .await
+        .expect(200);
+
+    let got = server.upstream.last();
+    assert_eq!(values(got.headers(), "user-agent"), [UPSTREAM_KEY]);
+}
+
 /// S2-01, S2-02: another server is another address and another key.
 #[tokio::test]
 async fn what_is_behind_the_proxy_is_a_matter_of_configuration() {
@@ -470,10 +487,11 @@ async fn statuses_are_passed_on_unless_they_would_mislead_the_client() {
         (422, 422),
         (429, 429),
         (499, 499),
-        // It would send the client to sign in again, or elsewhere.
+        // It would send the client to sign in again.
         (401, 502),
         (403, 502),
         (407, 502),
+        // It would send the client, or the key, elsewhere.
         (300, 502),
         (301, 502),
         (302, 502),
@@ -516,6 +534,14 @@ async fn statuses_are_passed_on_unless_they_would_mislead_the_client() {
         } else {
             assert_eq!(answer.json()["error"]["code"], -32000, "{upstream}");
             assert!(!answer.text().contains("theirs"));
+            let reason = match upstream {
+                401 | 403 | 407 => "does not accept the proxy's credential",
+                300..=399 => "redirects elsewhere",
+                504 => "did not answer in time",
+                500..=599 => "failed",
+                _ => "no HTTP answer",
+            };
+            assert!(answer.text().contains(reason), "{answer:#?}");
         }
     }
 }

@@ -536,6 +536,10 @@ async fn a_page_of_a_foreign_origin_gets_403_for_every_method_with_or_without_a_
         "https://app.example.evil.example",
         "http://localhost.evil.example",
         "http://127.0.0.1@evil.example",
+        "http://localhost:3000/",
+        "http://x@localhost:3000",
+        "HTTP://LOCALHOST:3000",
+        "http://192.168.0.7",
     ] {
         for method in [Method::GET, Method::POST, Method::DELETE, Method::OPTIONS] {
             let mut with = call_saying(&client, &tokens, "origin", origin);

@@ -6,6 +6,11 @@
     unreachable_pub,
     reason = "each test file uses its own part of this"
 )]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "all of this is for tests, and a failure should say where"
+)]
 
 pub mod client;
 pub mod upstream;
@@ -23,7 +28,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Collected};
 use protocol::{
     endpoint::{App, Front, Ports},
     forward::credential::Credential,
@@ -161,9 +166,11 @@ impl TestServer {
     /// Every byte in the store, as text.
     pub fn stored(&self) -> String {
         let dump = self.store.memory.dump();
-        dump.iter()
-            .map(|(key, value)| format!("{key}={}\n", String::from_utf8_lossy(value)))
-            .collect()
+        let records: Vec<_> = dump
+            .iter()
+            .map(|(key, value)| format!("{key}={}", String::from_utf8_lossy(value)))
+            .collect();
+        records.join("\n")
     }
 }
 
@@ -233,7 +240,7 @@ impl Answer {
         let body = body
             .collect()
             .await
-            .map(|body| body.to_bytes())
+            .map(Collected::to_bytes)
             .unwrap_or_default();
         Self {
             to,

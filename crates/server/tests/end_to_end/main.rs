@@ -1,0 +1,285 @@
+//! The program as it is run: a process with a configuration file, real ports on both sides, and a
+//! store on disk.
+
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "all of this is tests, and a failure should say where"
+)]
+
+mod kills;
+mod secrets;
+mod sockets;
+mod streams;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Method, header};
+use tokio::{sync::oneshot, time::Instant};
+
+use support::{
+    PASSPHRASE, UPSTREAM_KEY,
+    client::{Client, Http, Tokens},
+    proxy::Proxy,
+    upstream::{USUAL, Upstream, usual},
+};
+
+/// An upstream, a proxy in front of it, and a client that is signed in.
+struct World {
+    upstream: Upstream,
+    proxy: Proxy,
+    client: Client,
+    tokens: Tokens,
+}
+
+impl World {
+    async fn new() -> Self {
+        let upstream = Upstream::start().await;
+        let proxy = Proxy::in_front_of(upstream.address).await;
+        let client = Client::register(&Http::to(proxy.address)).await;
+        let tokens = client.sign_in().await;
+        Self {
+            upstream,
+            proxy,
+            client,
+            tokens,
+        }
+    }
+}
+
+/// S1-01, S1-02, S2-05, PX-01
+#[tokio::test]
+async fn a_client_signs_in_over_tcp_and_calls_with_the_operators_key() {
+    let world = World::new().await;
+
+    let answer = world.client.call(&world.tokens).await.expect(200);
+
+    assert_eq!(answer.text(), USUAL);
+    let got = world.upstream.last();
+    assert_eq!(got.method(), Method::POST);
+    assert_eq!(got.uri(), "/mcp");
+    let headers = got.headers();
+    assert_eq!(headers["authorization"], format!("Bearer {UPSTREAM_KEY}"));
+    assert_eq!(headers["host"], world.upstream.address.to_string());
+    assert_eq!(
+        got.body(),
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#
+    );
+
+    let mut stranger = world.client.call_request(&world.tokens);
+    stranger.headers_mut().remove(header::AUTHORIZATION);
+    let _ = world.client.http.send(stranger).await.expect(401);
+    assert_eq!(world.upstream.received().len(), 1);
+}
+
+/// S1-17, TK-15
+#[tokio::test]
+async fn client_and_tokens_survive_a_restart() {
+    let mut world = World::new().await;
+    for orderly in [true, false] {
+        if orderly {
+            world.proxy.stop().await;
+        } else {
+            world.proxy.kill().await;
+        }
+        world.proxy.start().await;
+        let _ = world.client.call(&world.tokens).await.expect(200);
+        let refreshed = world.client.refresh(&world.tokens).await.expect(200);
+        world.tokens = Tokens::of(&refreshed);
+        let _ = world.client.call(&world.tokens).await.expect(200);
+        let _ = world.client.sign_in().await;
+    }
+    assert!(world.proxy.data_dir().join("records.sqlite").exists());
+}
+
+/// S2-14
+#[tokio::test]
+async fn another_passphrase_is_asked_of_new_approvals_and_ends_no_old_one() {
+    const OTHER: &str = "wrong donkey capacitor pin";
+    let mut world = World::new().await;
+    world.proxy.stop().await;
+    world.proxy.set("PASSPHRASE", OTHER);
+    world.proxy.start().await;
+
+    let _ = world.client.call(&world.tokens).await.expect(200);
+    let _ = world.client.refresh(&world.tokens).await.expect(200);
+    let consent = world.client.opens_consent().await;
+    let refused = world.client.approve(&consent, PASSPHRASE).await.expect(401);
+    assert!(!refused.headers.contains_key(header::LOCATION));
+    let redirect = world.client.approve(&consent, OTHER).await.expect(303);
+    let code = Client::code(&redirect);
+    let _ = world.client.redeem(&code).await.expect(200);
+}
+
+/// A stop lets requests finish, ends streams, and is no failure.
+#[tokio::test]
+async fn a_stop_finishes_requests_in_flight_and_ends_streams() {
+    let mut world = World::new().await;
+    let (arrived, in_flight) = oneshot::channel();
+    let (release, released) = oneshot::channel();
+    world.upstream.answers(async {
+        arrived.send(()).unwrap();
+        released.await.unwrap();
+        usual()
+    });
+    let call = world.client.call(&world.tokens);
+    let stop = async {
+        in_flight.await.unwrap();
+        let events = world.upstream.streams();
+        let request = world.client.call_request(&world.tokens);
+        let mut stream = world.client.http.open(request).await.unwrap().into_body();
+        events.send("data: 1\n\n".into()).unwrap();
+        assert_eq!(streams::next_chunk(&mut stream).await, "data: 1\n\n");
+
+        let asked = Instant::now();
+        world.proxy.terminate();
+        assert!(streams::ended_cleanly(&mut stream).await);
+        events.closed().await;
+        // Whoever comes now is not let in.
+        let http = &world.client.http;
+        let late = http.request(Method::GET, "/health");
+        let late = late.body(Body::empty()).unwrap();
+        assert!(http.try_send(late).await.is_err());
+        release.send(()).unwrap();
+        asked
+    };
+    let (answer, asked) = tokio::join!(call, stop);
+    assert_eq!(answer.expect(200).text(), USUAL);
+    let status = world.proxy.ended().await;
+    assert_eq!(status.code(), Some(0), "{}", world.proxy.output());
+    assert!(asked.elapsed() < Duration::from_secs(5));
+}
+
+/// The store belongs to one process, and a second one says so.
+#[tokio::test]
+async fn a_second_process_on_the_same_data_directory_is_refused() {
+    let mut world = World::new().await;
+    let mut second = Proxy::prepared(world.upstream.address, "store = \"sqlite\"");
+    second.share_data_dir_of(&world.proxy);
+    second.spawn();
+
+    let status = second.ended().await;
+
+    assert_eq!(status.code(), Some(1));
+    let output = second.output();
+    for part in ["records.sqlite", "is in use by another process", "data_dir"] {
+        assert!(output.contains(part), "{part}: {output}");
+    }
+    let _ = world.client.call(&world.tokens).await.expect(200);
+
+    world.proxy.stop().await;
+    second.start().await;
+    second.stop().await;
+}
+
+/// Metrics are on a port of their own.
+#[tokio::test]
+async fn the_metrics_listener_counts_what_happens_and_the_public_one_has_no_metrics() {
+    let world = World::new().await;
+    let _ = world.client.call(&world.tokens).await.expect(200);
+    let _ = world.client.http.get("/mcp").await.expect(401);
+    let _ = world.client.refresh(&world.tokens).await.expect(200);
+
+    let metrics = Http::to(world.proxy.metrics);
+    let page = metrics.get("/metrics").await.expect(200).text();
+    for line in [
+        "mcp_oauth_proxy_calls_total{upstream=\"one\",era=\"legacy\",status=\"2xx\"} 1",
+        "mcp_oauth_proxy_registrations_total 1",
+        "mcp_oauth_proxy_approvals_total{upstream=\"one\"} 1",
+        "mcp_oauth_proxy_codes_redeemed_total 1",
+        "mcp_oauth_proxy_refresh_rotated_total 1",
+    ] {
+        assert!(page.contains(line), "{line}: {page}");
+    }
+    assert!(page.contains("why=\"Bearer(NoToken)\"} 1"), "{page}");
+    let _ = world.client.http.get("/metrics").await.expect(404);
+    let _ = metrics.get("/mcp").await.expect(404);
+}
+
+/// S5-22
+#[tokio::test]
+async fn a_running_proxy_is_alive_and_ready() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::in_front_of(upstream.address).await;
+    let http = Http::to(proxy.address);
+    let _ = http.get("/health").await.expect(200);
+    let _ = http.get("/ready").await.expect(200);
+}
+
+/// S5-21, PX-17: a configuration that would not be safe is not run, and every mistake is named.
+#[tokio::test]
+async fn a_bad_configuration_is_refused_at_the_start() {
+    let upstream = Upstream::start().await;
+    for (variable, value, key, reason) in [
+        (
+            "PUBLIC_URL",
+            "http://mcp.example.com",
+            "PUBLIC_URL",
+            "https://",
+        ),
+        (
+            "PUBLIC_URL",
+            "https://mcp.example.com/",
+            "PUBLIC_URL",
+            "slash",
+        ),
+        (
+            "PUBLIC_URL",
+            "ftp://mcp.example.com",
+            "PUBLIC_URL",
+            "https://",
+        ),
+        ("PASSPHRASE", "short", "PASSPHRASE", "12 characters"),
+        ("UPSTREAM_KEY", "", "one.credential.bearer", "UPSTREAM_KEY"),
+        (
+            "UPSTREAM_KEY",
+            "a\nb",
+            "one.credential.bearer",
+            "line break",
+        ),
+    ] {
+        let mut proxy = Proxy::prepared(upstream.address, "store = \"sqlite\"");
+        proxy.set(variable, value);
+        proxy.spawn();
+        let status = proxy.ended().await;
+        let output = proxy.output();
+        assert_eq!(status.code(), Some(2), "{output}");
+        assert!(output.contains(key) && output.contains(reason), "{output}");
+        assert!(!output.contains("listens on"), "{output}");
+    }
+    let mut proxy = Proxy::prepared(upstream.address, "store = \"sqlite\"");
+    proxy.start().await;
+    proxy.stop().await;
+}
+
+/// PX-18: nobody is turned away for the name of their software.
+#[tokio::test]
+async fn the_user_agents_of_hosted_clients_are_served_like_any() {
+    let world = World::new().await;
+    for agent in ["Claude-User", "python-httpx/0.28.1", "curl/8.0", ""] {
+        for (method, path, status) in [
+            (
+                Method::GET,
+                "/.well-known/oauth-protected-resource/mcp",
+                200,
+            ),
+            (Method::GET, "/.well-known/oauth-authorization-server", 200),
+            (Method::POST, "/register", 400),
+            (Method::POST, "/token", 400),
+            (Method::POST, "/mcp", 401),
+        ] {
+            let request = world.client.http.request(method, path);
+            let request = request.header(header::USER_AGENT, agent);
+            let request = request.body(Body::empty()).unwrap();
+            let _ = world.client.http.send(request).await.expect(status);
+        }
+        let mut request = world.client.call_request(&world.tokens);
+        let value = agent.parse().unwrap();
+        request.headers_mut().insert(header::USER_AGENT, value);
+        let _ = world.client.http.send(request).await.expect(200);
+        assert_eq!(world.upstream.last().headers()["user-agent"], agent);
+    }
+}

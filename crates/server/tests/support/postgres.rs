@@ -1,0 +1,57 @@
+//! A schema of its own on the PostgreSQL server at `TEST_POSTGRES_URL`.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, raw_sql};
+use tokio::time::timeout;
+use url::Url;
+
+use super::{nothing_may_be_missing, say};
+
+/// An empty schema.
+pub struct Schema {
+    name: String,
+    server: String,
+    /// Leads to the schema.
+    pub url: Url,
+}
+
+impl Schema {
+    /// `None`, and a line that says so, when there is no server.
+    pub async fn new(name: &str) -> Option<Self> {
+        let server = std::env::var("TEST_POSTGRES_URL")
+            .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/test".to_owned());
+        let name = format!("{name}_{}", std::process::id());
+        let mut url = Url::parse(&server).unwrap();
+        url.query_pairs_mut()
+            .append_pair("options[search_path]", &name);
+        let schema = Self { name, server, url };
+        let made = format!(
+            "DROP SCHEMA IF EXISTS {0} CASCADE; CREATE SCHEMA {0}",
+            schema.name
+        );
+        let made = timeout(Duration::from_secs(5), schema.run(made)).await;
+        let reason = match made {
+            Ok(Ok(())) => return Some(schema),
+            Ok(Err(error)) => error.to_string(),
+            Err(late) => late.to_string(),
+        };
+        assert!(!nothing_may_be_missing(), "no PostgreSQL server: {reason}");
+        say(&format!("PostgreSQL was left out: {reason}"));
+        None
+    }
+
+    /// Removes the schema with all that is in it.
+    pub async fn remove(self) {
+        let remove = format!("DROP SCHEMA {} CASCADE", self.name);
+        self.run(remove).await.unwrap();
+    }
+
+    async fn run(&self, statements: String) -> sqlx::Result<()> {
+        let mut connection = PgConnection::connect(&self.server).await?;
+        raw_sql(AssertSqlSafe(statements))
+            .execute(&mut connection)
+            .await?;
+        connection.close().await
+    }
+}

@@ -1,0 +1,217 @@
+//! The binary, with a configuration and a data directory of its own.
+
+use std::{
+    fs,
+    io::Read,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{net::TcpStream, time::Instant};
+
+use super::{PASSPHRASE, UPSTREAM_KEY};
+
+/// Far longer than a start or an orderly stop takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often something is asked that has no other way of saying that it has happened.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A proxy that can be stopped, killed and started again.
+pub struct Proxy {
+    directory: TempDir,
+    variables: Vec<(String, String)>,
+    pub address: SocketAddr,
+    pub metrics: SocketAddr,
+    child: Option<Child>,
+    output: Arc<Mutex<Vec<u8>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// A running proxy in front of the MCP server at `upstream`, on SQLite.
+    pub async fn in_front_of(upstream: SocketAddr) -> Self {
+        Self::with(upstream, "store = \"sqlite\"").await
+    }
+
+    /// The same with these lines on top of the configuration.
+    pub async fn with(upstream: SocketAddr, lines: &str) -> Self {
+        let mut proxy = Self::prepared(upstream, lines);
+        proxy.start().await;
+        proxy
+    }
+
+    /// A proxy that was not started yet.
+    pub fn prepared(upstream: SocketAddr, lines: &str) -> Self {
+        let proxy = Self {
+            directory: tempfile::tempdir().unwrap(),
+            variables: vec![
+                ("PASSPHRASE".to_owned(), PASSPHRASE.to_owned()),
+                ("UPSTREAM_KEY".to_owned(), UPSTREAM_KEY.to_owned()),
+            ],
+            address: free_address(),
+            metrics: free_address(),
+            child: None,
+            output: Arc::default(),
+            readers: Vec::new(),
+        };
+        let Self {
+            address, metrics, ..
+        } = &proxy;
+        proxy.write_configuration(&format!(
+            "{lines}\n\
+             listen = \"{address}\"\n\
+             metrics_listen = \"{metrics}\"\n\
+             data_dir = \"data\"\n\
+             [upstream.one]\n\
+             url = \"http://{upstream}/mcp\"\n\
+             credential = {{ bearer = {{ env = \"UPSTREAM_KEY\" }} }}\n"
+        ));
+        proxy
+    }
+
+    /// Puts this proxy's data where `other` has its own.
+    pub fn share_data_dir_of(&self, other: &Self) {
+        std::os::unix::fs::symlink(other.data_dir(), self.data_dir()).unwrap();
+    }
+
+    fn write_configuration(&self, text: &str) {
+        let file = self.directory.path().join("mcp-oauth-proxy.toml");
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Sets a variable of the environment for the next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Starts the program and waits until it takes connections.
+    pub async fn start(&mut self) {
+        self.spawn();
+        let started = Instant::now();
+        while TcpStream::connect(self.address).await.is_err() {
+            let exited = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(
+                exited.is_none() && started.elapsed() < PATIENCE,
+                "the proxy does not start ({exited:?}): {}",
+                self.output()
+            );
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Starts the program.
+    pub fn spawn(&mut self) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mcp-oauth-proxy"))
+            .current_dir(self.directory.path())
+            .env_clear()
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        self.readers = vec![
+            keep(stdout, Arc::clone(&self.output)),
+            keep(stderr, Arc::clone(&self.output)),
+        ];
+        self.child = Some(child);
+    }
+
+    /// Asks the program to stop, as a service manager does.
+    pub fn terminate(&self) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Waits for the program's end; all of its output is there then.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let asked = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                break status;
+            }
+            let waited = asked.elapsed();
+            assert!(waited < PATIENCE, "no end: {}", self.output());
+            tokio::time::sleep(PAUSE).await;
+        };
+        self.child = None;
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        status
+    }
+
+    /// An orderly stop.
+    pub async fn stop(&mut self) {
+        self.terminate();
+        let status = self.ended().await;
+        assert_eq!(status.code(), Some(0), "{}", self.output());
+    }
+
+    /// Ends the program in the middle of whatever it does.
+    pub async fn kill(&mut self) {
+        self.child.as_mut().unwrap().kill().unwrap();
+        self.ended().await;
+    }
+
+    /// What the program has written to standard output and standard error so far, over all
+    /// starts.
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&self.output.lock().unwrap()).into_owned()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+/// Keeps what comes from `source`, until its end.
+fn keep(mut source: impl Read + Send + 'static, output: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let mut chunk = [0; 16 * 1024];
+        while let Ok(read @ 1..) = source.read(&mut chunk) {
+            output.lock().unwrap().extend_from_slice(&chunk[..read]);
+        }
+    })
+}
+
+/// An address that nobody listens on. Its port is below those that the kernel gives to outgoing
+/// connections: a client that knocks while the program is down would otherwise be given the very
+/// port it knocks at, and talk to itself.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // A hundred for each process that runs tests at the same time.
+    let first = u16::try_from(std::process::id() % 120 * 100).unwrap();
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (first + step) % 12_000;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}

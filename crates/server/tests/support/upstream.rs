@@ -1,0 +1,132 @@
+//! An MCP server on a real port that answers as the test tells it, and remembers what it got.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::task::TaskTracker;
+
+/// What it answers when it is told nothing.
+pub const USUAL: &str = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+
+type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// An upstream that lives as long as its test.
+#[derive(Clone)]
+pub struct Upstream {
+    pub address: SocketAddr,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    queued: Mutex<VecDeque<Answering>>,
+    received: Mutex<Vec<Request<Bytes>>>,
+}
+
+impl Upstream {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::<State>::default();
+        let tasks = TaskTracker::new();
+        tasks.spawn(serve(listener, Arc::clone(&state), tasks.clone()));
+        Self { address, state }
+    }
+
+    /// Answers the next request with what `answering` comes to.
+    pub fn answers(&self, answering: impl Future<Output = Response<Body>> + Send + 'static) {
+        let mut queued = self.state.queued.lock().unwrap();
+        queued.push_back(Box::pin(answering));
+    }
+
+    /// Answers the next request with a stream of events, sent as the test sends them. They end
+    /// when the sender is dropped, and the sender knows when the stream is closed before that.
+    pub fn streams(&self) -> mpsc::UnboundedSender<Bytes> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let response = Response::builder()
+            .header(header::CONTENT_TYPE, "text/event-stream")
+            .body(Body::new(Live(receiver)))
+            .unwrap();
+        self.answers(async { response });
+        sender
+    }
+
+    /// Every request so far, with its body.
+    pub fn received(&self) -> Vec<Request<Bytes>> {
+        self.state.received.lock().unwrap().clone()
+    }
+
+    /// The last request.
+    #[track_caller]
+    pub fn last(&self) -> Request<Bytes> {
+        self.received().pop().expect("the upstream got a request")
+    }
+}
+
+async fn serve(listener: TcpListener, state: Arc<State>, tasks: TaskTracker) {
+    while let Ok((stream, _)) = listener.accept().await {
+        stream.set_nodelay(true).unwrap();
+        let state = Arc::clone(&state);
+        let answer = service_fn(move |request| answer(Arc::clone(&state), request));
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+        tasks.spawn(connection);
+    }
+}
+
+async fn answer(
+    state: Arc<State>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let (parts, body) = request.into_parts();
+    // A request that breaks off was not received.
+    let Ok(body) = body.collect().await else {
+        return Ok(Response::default());
+    };
+    let request = Request::from_parts(parts, body.to_bytes());
+    state.received.lock().unwrap().push(request);
+    let queued = state.queued.lock().unwrap().pop_front();
+    Ok(match queued {
+        Some(answering) => answering.await,
+        None => usual(),
+    })
+}
+
+/// The answer to a request that nothing was queued for.
+pub fn usual() -> Response<Body> {
+    Response::builder()
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(USUAL))
+        .unwrap()
+}
+
+/// A body of what comes through a channel, and ends with it.
+struct Live(mpsc::UnboundedReceiver<Bytes>);
+
+impl http_body::Body for Live {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let chunk = self.0.poll_recv(cx);
+        chunk.map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+    }
+}
