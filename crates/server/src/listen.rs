@@ -83,9 +83,10 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
 /// that it returns, are dropped as soon as the client is gone. When it panics, the client gets
 /// 500 and nobody else notices.
 ///
-/// On `stop`, accepting ends at once, idle connections close, and bodies of event streams end as
-/// if the upstream had ended them, so that clients reconnect. Returns when all other requests are
-/// answered, at the latest after [`ConnectionLimits::drain`].
+/// On `stop`, accepting ends at once, idle connections close, and event streams that were asked for
+/// by `GET` end as if the upstream had ended them, so that clients reconnect. Returns when all other
+/// requests are answered, at the latest a second after [`ConnectionLimits::drain`]; event streams
+/// that are left then end in that second.
 pub async fn serve<H, F>(
     listener: TcpListener,
     limits: ConnectionLimits,

@@ -693,6 +693,45 @@ async fn an_event_stream_that_begins_after_the_stop_ends_at_once() {
     server.stopped().await;
 }
 
+const CALL: &str = "POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 2\r\n\r\n{}";
+
+#[tokio::test]
+async fn a_call_that_is_answered_by_a_stream_may_finish_after_the_stop() {
+    let (frames, body) = channel(None);
+    let server = Server::start(ConnectionLimits::default(), once(event_stream(body))).await;
+    let mut peer = server.connect().await;
+    peer.send(CALL).await;
+    frames.send(Ok("data: 1\n\n".into())).await.unwrap();
+    peer.read_until("data: 1\n\n\r\n").await;
+    server.stop.cancel();
+    frames.send(Ok("data: 2\n\n".into())).await.unwrap();
+    peer.read_until("data: 2\n\n\r\n").await;
+    drop(frames);
+    let (end, closed) = peer.read_to_end().await;
+    assert_eq!(end, "0\r\n\r\n");
+    closed.unwrap();
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_answered_by_an_endless_stream_ends_cleanly_when_the_time_is_over() {
+    let limits = ConnectionLimits {
+        drain: milliseconds(200),
+        ..Default::default()
+    };
+    let (frames, body) = channel(None);
+    let server = Server::start(limits, once(event_stream(body))).await;
+    let mut peer = server.connect().await;
+    peer.send(CALL).await;
+    frames.send(Ok("data: 1\n\n".into())).await.unwrap();
+    peer.read_until("data: 1\n\n\r\n").await;
+    server.stop.cancel();
+    let (end, closed) = peer.read_to_end().await;
+    assert_eq!(end, "0\r\n\r\n");
+    closed.unwrap();
+    server.stopped().await;
+}
+
 #[tokio::test]
 async fn what_is_not_answered_in_time_is_dropped() {
     let limits = ConnectionLimits {

@@ -99,14 +99,21 @@ impl Drop for RequestBody {
     }
 }
 
-/// Makes an event stream end when the listener stops. Other answers pass as they are.
-pub(super) fn end_on_stop(answer: Response<Body>, watch: &Arc<Watch>) -> Response<Body> {
+/// Makes an event stream end when the listener stops: one that was asked for by `GET`, and so only
+/// listens, at once; one that answers a call when the time to finish calls is over. Other answers
+/// pass as they are.
+pub(super) fn end_on_stop(
+    answer: Response<Body>,
+    is_get: bool,
+    watch: &Arc<Watch>,
+) -> Response<Body> {
     if !is_event_stream(&answer) {
         return answer;
     }
     answer.map(|body| {
         Body::new(EventStream {
             body: Some(body),
+            is_get,
             watch: Arc::clone(watch),
         })
     })
@@ -128,6 +135,7 @@ fn is_event_stream(answer: &Response<Body>) -> bool {
 
 struct EventStream {
     body: Option<Body>,
+    is_get: bool,
     watch: Arc<Watch>,
 }
 
@@ -141,7 +149,7 @@ impl http_body::Body for EventStream {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.watch.is_stopping() {
+        if self.watch.is_out_of_time() || self.is_get && self.watch.is_stopping() {
             self.body = None;
         }
         match &mut self.body {

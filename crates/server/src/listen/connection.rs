@@ -13,7 +13,7 @@ use std::{
 };
 
 use axum::body::Body;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::{
     body::Incoming,
     rt::{Read, ReadBufCursor, Write},
@@ -34,6 +34,9 @@ use super::{
 /// How long, and for how many bytes, a client that still sends is listened to after its answer.
 const LINGER: Duration = Duration::from_secs(10);
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long a stream may take to end after the drain.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Answers the requests of one connection until either side has had enough.
 pub(super) async fn run<H, F>(
@@ -56,10 +59,12 @@ pub(super) async fn run<H, F>(
         let watch = Arc::clone(&watch);
         service_fn(move |request: Request<Incoming>| {
             watch.note_version(request.version());
+            let is_get = request.method() == Method::GET;
             let request = request.map(|incoming| request_body(incoming, body_stall, &watch));
             Answering {
                 handler: catch_unwind(AssertUnwindSafe(|| answer(request, peer))).ok(),
                 peer,
+                is_get,
                 watch: Arc::clone(&watch),
             }
         })
@@ -120,25 +125,33 @@ where
             watch.stop();
             Pin::new(&mut *http).graceful_shutdown();
         }
-        if let Poll::Ready(outcome) = Pin::new(&mut *http).poll(cx) {
-            return Poll::Ready(End::Closed(outcome));
-        }
-        let Some(due) = [watch.due(), drained].into_iter().flatten().min() else {
-            return Poll::Pending;
-        };
-        // An alarm that goes off too early is cheaper than one that is moved at each request.
-        if alarm_set.is_none_or(|set| due < set) {
-            alarm.as_mut().reset(due);
-            alarm_set = Some(due);
-        }
-        while alarm.as_mut().poll(cx).is_ready() {
-            if due <= Instant::now() {
+        loop {
+            if let Poll::Ready(outcome) = Pin::new(&mut *http).poll(cx) {
+                return Poll::Ready(End::Closed(outcome));
+            }
+            let Some(due) = [watch.due(), drained].into_iter().flatten().min() else {
+                return Poll::Pending;
+            };
+            // An alarm that goes off too early is cheaper than one that is moved at each request.
+            if alarm_set.is_none_or(|set| due < set) {
+                alarm.as_mut().reset(due);
+                alarm_set = Some(due);
+            }
+            while alarm.as_mut().poll(cx).is_ready() && Instant::now() < due {
+                alarm.as_mut().reset(due);
+                alarm_set = Some(due);
+            }
+            if Instant::now() < due {
+                return Poll::Pending;
+            }
+            if drained != Some(due) || watch.is_out_of_time() {
                 return Poll::Ready(End::Overdue);
             }
-            alarm.as_mut().reset(due);
-            alarm_set = Some(due);
+            // Streams that answer a call may now end cleanly too; all else has had its time.
+            watch.run_out_of_time();
+            drained = Some(due + FAREWELL);
+            alarm_set = None;
         }
-        Poll::Pending
     })
     .await
 }
@@ -151,6 +164,7 @@ pin_project! {
         #[pin]
         handler: Option<F>,
         peer: IpAddr,
+        is_get: bool,
         watch: Arc<Watch>,
     }
 }
@@ -170,7 +184,7 @@ impl<F: Future<Output = Response<Body>>> Future for Answering<F> {
             *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             return Poll::Ready(Ok(answer));
         };
-        Poll::Ready(Ok(end_on_stop(ready!(answered), this.watch)))
+        Poll::Ready(Ok(end_on_stop(ready!(answered), *this.is_get, this.watch)))
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Watch {
     arrived: AtomicBool,
     /// The listener is stopping.
     stopping: AtomicBool,
+    /// It has stopped, and calls have had their time to finish.
+    out_of_time: AtomicBool,
     /// Some of a request's body was not read.
     unread: AtomicBool,
     /// The client speaks HTTP/1.0, where the end of the connection ends a body of unknown length.
@@ -48,6 +50,7 @@ impl Watch {
             write: Moment::default(),
             arrived: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            out_of_time: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             old_client: AtomicBool::new(false),
         }
@@ -89,6 +92,14 @@ impl Watch {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Relaxed)
+    }
+
+    pub(super) fn run_out_of_time(&self) {
+        self.out_of_time.store(true, Relaxed);
+    }
+
+    pub(super) fn is_out_of_time(&self) -> bool {
+        self.out_of_time.load(Relaxed)
     }
 
     pub(super) fn leave_unread(&self) {
