@@ -1,5 +1,7 @@
 //! Every error code at every endpoint: its status, headers and body, in one table.
 
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+
 mod support;
 
 use std::{fmt::Write, time::Duration};
