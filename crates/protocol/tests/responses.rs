@@ -1,5 +1,7 @@
 //! Every error code at every endpoint: its status, headers and body, in one table.
 
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails its test")]
+
 mod support;
 
 use std::{fmt::Write, time::Duration};

@@ -6,6 +6,11 @@
     unreachable_pub,
     reason = "each test file uses its own part of this"
 )]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what fails here fails the test that asked for it"
+)]
 
 pub mod client;
 pub mod upstream;
@@ -161,9 +166,9 @@ impl TestServer {
     /// Every byte in the store, as text.
     pub fn stored(&self) -> String {
         let dump = self.store.memory.dump();
-        dump.iter()
-            .map(|(key, value)| format!("{key}={}\n", String::from_utf8_lossy(value)))
-            .collect()
+        dump.iter().fold(String::new(), |text, (key, value)| {
+            text + key + "=" + &String::from_utf8_lossy(value) + "\n"
+        })
     }
 }
 
@@ -233,7 +238,7 @@ impl Answer {
         let body = body
             .collect()
             .await
-            .map(|body| body.to_bytes())
+            .map(http_body_util::Collected::to_bytes)
             .unwrap_or_default();
         Self {
             to,
