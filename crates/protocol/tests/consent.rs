@@ -1,5 +1,7 @@
 //! The person's part: the page, the passphrase, approving, denying, and who else might try.
 
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails its test")]
+
 mod support;
 
 use std::{net::IpAddr, time::Duration};
@@ -18,7 +20,7 @@ use support::{
     client::{Browser, CHALLENGE, McpClient, REDIRECT_URI, STATE, Tokens, transaction},
     encoded, form, policy, request,
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 const WRONG: &str = "wrong horse";
 /// How long an address waits after its last wrong attempt.
@@ -102,6 +104,28 @@ async fn a_wrong_passphrase_gives_the_page_again_and_no_code() {
         // The page that came back is a way on.
         let _ = browser.approve(&server, &again, composed).await.expect(303);
     }
+}
+
+/// S1-10
+#[test]
+fn a_near_miss_takes_as_long_as_any_other_wrong_passphrase() {
+    // So long that comparing it letter by letter would show.
+    let right = "x".repeat(16 * 1024);
+    let sign_in = SignIn::passphrase(&right);
+    let first_wrong = format!("y{}", &right[1..]);
+    let last_wrong = format!("{}y", &right[1..]);
+    let time = |attempt: &str| {
+        let started = Instant::now();
+        assert!(!sign_in.is_proved_by(attempt));
+        started.elapsed()
+    };
+    let (mut far, mut near): (Vec<_>, Vec<_>) = (0..101)
+        .map(|_| (time(&first_wrong), time(&last_wrong)))
+        .unzip();
+    far.sort();
+    near.sort();
+    let (far, near) = (far[50], near[50]);
+    assert!(near < far * 2 && far < near * 2, "{far:?} and {near:?}");
 }
 
 /// N-CN-08, S1-22

@@ -1,5 +1,11 @@
 //! What clients learn before they start, and where they look for it.
 
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what fails in a helper fails its test"
+)]
+
 mod support;
 
 use axum::body::Body;

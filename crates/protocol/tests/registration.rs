@@ -1,5 +1,7 @@
 //! Clients that register themselves, and how long they stay known (RFC 7591).
 
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails its test")]
+
 mod support;
 
 use std::{collections::BTreeSet, time::Duration};
