@@ -434,11 +434,17 @@ async fn every_spelling_of_the_path_is_guarded_and_only_the_plain_one_leads_on()
 
 /// RS-13
 #[tokio::test]
-async fn a_trailing_slash_changes_neither_the_challenge_nor_the_service() {
+async fn an_address_with_a_slash_at_its_end_is_served_and_described_with_it() {
     let (client, tokens) = signed_in().await;
     let server = &client.server;
     let answer = server.get("/mcp/").await.expect(401);
-    assert_eq!(answer.header("www-authenticate"), CHALLENGE);
+    let with_slash = CHALLENGE.replace("resource/mcp\"", "resource/mcp/\"");
+    assert_eq!(answer.header("www-authenticate"), with_slash);
+    let metadata = server
+        .get("/.well-known/oauth-protected-resource/mcp/")
+        .await
+        .expect(200);
+    assert_eq!(metadata.json()["resource"], "https://gw.example/mcp/");
     let mut request = client.call_request(&tokens);
     *request.uri_mut() = "/mcp/".parse().unwrap();
 

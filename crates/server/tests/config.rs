@@ -65,6 +65,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
+/// S2-20
 #[test]
 fn every_valid_sample_comes_to_what_it_says() {
     let mut all = String::new();
@@ -85,6 +86,7 @@ fn every_valid_sample_comes_to_what_it_says() {
 }
 
 /// Each invalid sample ends with its mistakes, one to a line: `#! line:column: key reason…`.
+/// S2-07, S5-21
 #[test]
 fn every_invalid_sample_is_refused_with_each_of_its_mistakes() {
     let mut all = String::new();

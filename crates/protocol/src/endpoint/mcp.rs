@@ -28,6 +28,8 @@ use crate::{
 pub(crate) struct Route {
     upstream: Arc<UpstreamPolicy>,
     challenges: Challenges,
+    /// For an address that was typed with a slash at its end, which is described with it.
+    challenges_with_slash: Challenges,
 }
 
 /// The upstreams. So few that comparing paths one by one is quicker than hashing.
@@ -42,6 +44,7 @@ impl Routes {
             Route {
                 upstream: Arc::clone(upstream),
                 challenges: Challenges::new(&metadata),
+                challenges_with_slash: Challenges::new(&format!("{metadata}/")),
             }
         };
         Self(policy.upstreams.iter().map(route).collect())
@@ -85,7 +88,19 @@ async fn answer(app: &App, route: &Route, request: Request<Body>) -> Response<Bo
     {
         Ok(permit) => permit,
         Err(NoPermit::Refused(why)) => {
-            return refuse(app, route, CallRefused::Bearer(why));
+            let is_with_slash =
+                request.uri().path().strip_prefix(&*route.upstream.path) == Some("/");
+            let challenges = if is_with_slash {
+                &route.challenges_with_slash
+            } else {
+                &route.challenges
+            };
+            let mut response = refuse(app, route, CallRefused::Bearer(why));
+            let challenge = challenges.answering(why);
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, challenge);
+            return response;
         }
         Err(NoPermit::Store(error)) => {
             return respond::refused(app, Endpoint::Mcp, &error.into(), false);
@@ -103,11 +118,7 @@ fn refuse(app: &App, route: &Route, why: CallRefused) -> Response<Body> {
         upstream: &route.upstream,
         why,
     });
-    let challenge = match why {
-        CallRefused::Bearer(refused) => Some(route.challenges.answering(refused)),
-        _ => None,
-    };
-    respond::call_refused(why, challenge)
+    respond::call_refused(why)
 }
 
 /// A call that may go to its upstream.
@@ -301,7 +312,7 @@ fn failed(app: &App, upstream: &UpstreamPolicy, error: &UpstreamError) -> Respon
                 CallRefused::Body
             };
             app.journal.record(&Event::CallRefused { upstream, why });
-            return respond::call_refused(why, None);
+            return respond::call_refused(why);
         }
     };
     app.journal.record(&Event::UpstreamFailed {

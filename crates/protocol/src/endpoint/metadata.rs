@@ -31,8 +31,17 @@ pub(super) async fn describe_resource(
     State(app): State<App>,
     Path(path): Path<String>,
 ) -> Response {
-    match upstream_at(&app, &path) {
-        Some(upstream) => document(&ProtectedResource::new(&app.policy.issuer, upstream)),
+    // An address that was typed with a slash at its end is described with it.
+    let plain = path.strip_suffix('/').unwrap_or(&path);
+    match upstream_at(&app, plain) {
+        Some(upstream) => {
+            let resource = app.policy.issuer.url(&format!("/{path}"));
+            document(&ProtectedResource::new(
+                &app.policy.issuer,
+                upstream,
+                &resource,
+            ))
+        }
         None => respond::not_found().await,
     }
 }
@@ -40,7 +49,11 @@ pub(super) async fn describe_resource(
 /// The same at the root, when there is just one resource that could be meant.
 pub(super) async fn describe_only_resource(State(app): State<App>) -> Response {
     match &app.policy.upstreams[..] {
-        [only] => document(&ProtectedResource::new(&app.policy.issuer, only)),
+        [only] => document(&ProtectedResource::new(
+            &app.policy.issuer,
+            only,
+            only.resource.as_str(),
+        )),
         _ => respond::not_found().await,
     }
 }

@@ -310,7 +310,7 @@ pub(super) fn notice(app: &App, notice: &Notice) -> Response<Body> {
 }
 
 /// A call that did not reach its upstream.
-pub(super) fn call_refused(why: CallRefused, challenge: Option<HeaderValue>) -> Response<Body> {
+pub(super) fn call_refused(why: CallRefused) -> Response<Body> {
     let (status, error, description) = match why {
         CallRefused::Bearer(bearer::Refused::NoToken) => (
             StatusCode::UNAUTHORIZED,
@@ -362,11 +362,6 @@ pub(super) fn call_refused(why: CallRefused, challenge: Option<HeaderValue>) -> 
         status,
         &json!({ "error": error, "error_description": description }),
     );
-    if let Some(challenge) = challenge {
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, challenge);
-    }
     if why == CallRefused::Method {
         response.headers_mut().insert(header::ALLOW, PASSED_ON);
     }

@@ -104,6 +104,8 @@ impl fmt::Debug for SignIn {
 mod tests {
     use super::*;
 
+    /// A near miss goes the same way as any other: hashed first, then compared as a digest of
+    /// fixed length, in constant time. S1-10
     #[test]
     fn only_the_right_text_passes() {
         let generated = hash_generated("correct horse", &[7; 16]);

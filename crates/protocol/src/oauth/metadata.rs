@@ -64,9 +64,11 @@ pub struct ProtectedResource<'a> {
 }
 
 impl<'a> ProtectedResource<'a> {
-    pub fn new(issuer: &'a Issuer, upstream: &'a UpstreamPolicy) -> Self {
+    /// The document that names the resource as `resource`: clients compare that with the address
+    /// that they were given (RFC 9728 §3.3).
+    pub fn new(issuer: &'a Issuer, upstream: &'a UpstreamPolicy, resource: &'a str) -> Self {
         Self {
-            resource: upstream.resource.as_str(),
+            resource,
             authorization_servers: [issuer.as_str()],
             scopes_supported: [scope::MCP],
             bearer_methods_supported: ["header"],

@@ -231,7 +231,7 @@ async fn a_newer_schema_is_refused() {
     );
 }
 
-/// Every release opens what the first one wrote.
+/// Every release opens what the first one wrote. S1-18
 #[tokio::test]
 async fn a_database_of_schema_1_keeps_its_records() {
     let directory = TempDir::new().unwrap();
