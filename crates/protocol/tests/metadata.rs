@@ -157,7 +157,7 @@ async fn an_unknown_well_known_document_is_a_plain_404() {
         "/.well-known/",
         "/.well-known/oauth-authorization-server/other",
         "/.well-known/oauth-protected-resource/mcp/other",
-        "/.well-known/oauth-protected-resource/mcp/",
+        "/.well-known/oauth-protected-resource/mcp//",
         "/.well-known/oauth-protected-resource//mcp",
     ] {
         let answer = server.get(unknown).await.refused(404, "not_found");
