@@ -20,6 +20,14 @@ pub enum Event<'a> {
         client_id: &'a ClientId,
         client_name: &'a str,
     },
+    /// A client's metadata document was fetched, and can be used.
+    DocumentFetched { client_id: &'a str },
+    /// It could not be fetched, or not be used. `instead` is what was used in its place.
+    DocumentFailed {
+        client_id: &'a str,
+        cause: &'a (dyn Error + 'static),
+        instead: Option<Instead>,
+    },
     /// The consent page was shown. `upstream` is absent while the person is to choose it.
     ConsentShown {
         client_id: &'a ClientId,
@@ -111,6 +119,15 @@ pub enum Endpoint {
     Register,
     Revoke,
     Token,
+}
+
+/// What stands in for a document that its publisher did not get through to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Instead {
+    /// What was fetched before.
+    LastGoodCopy,
+    /// The copy in this program.
+    PinnedCopy,
 }
 
 /// Which kind of MCP a call speaks.

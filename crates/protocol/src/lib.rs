@@ -35,8 +35,10 @@
 //! | RFC 9700 §4.14 refresh token rotation | `oauth/refresh_token.rs` | `endpoint/token.rs` | `refresh.rs` |
 //! | RFC 9728 protected resource metadata | `oauth/metadata.rs` | `endpoint/metadata.rs` | `metadata.rs` |
 //! | Client ID metadata document draft | `oauth/client_document.rs` | `endpoint/authorize.rs` | `client_documents.rs` |
+//! | the same: documents that cannot be fetched | `oauth/known_clients.rs` | `endpoint/authorize.rs` | `client_documents.rs` |
 //! | MCP Streamable HTTP, all revisions | `forward/headers.rs` | `endpoint/mcp.rs` | `proxy.rs` |
 
+mod documents;
 pub mod endpoint;
 pub mod forward;
 pub mod grants;

@@ -11,8 +11,9 @@ use std::{
 use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use crate::endpoint::extract::Permit;
 
@@ -124,6 +125,54 @@ impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.0)
     }
+}
+
+/// The most bytes that the body of a fetched document may have.
+pub const LONGEST_DOCUMENT: usize = 5 * 1024;
+
+/// Gets small documents from addresses that a stranger may have named.
+#[async_trait]
+pub trait Fetch: Send + Sync {
+    /// Sends one `GET` to an `https` URL. Only an answer with status 200 and a body of at most
+    /// [`LONGEST_DOCUMENT`] bytes is a success; a redirect is none.
+    ///
+    /// Whoever implements this never connects to a special-use address (RFC 6890), decides that
+    /// about the very address that it connects to, and gives up after a few seconds. Dropping the
+    /// returned future ends the exchange.
+    async fn fetch(&self, url: &Url) -> Result<Fetched, FetchError>;
+}
+
+/// A document as it came.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// Why a document was not fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// It is at an address that is never asked. Nothing was sent.
+    #[error("the host is not at a public address")]
+    Refused,
+    /// No connection: name, route, port or TLS.
+    #[error("the host could not be reached")]
+    Unreachable(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the host did not answer in time")]
+    TimedOut,
+    /// The connection ended, or what came back was no HTTP.
+    #[error("the host broke off")]
+    Broken(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the host answered with status {0}")]
+    Status(StatusCode),
+    /// A page for people came instead of a document.
+    #[error("the host answered with an HTML page")]
+    Html,
+    #[error("the document is larger than {LONGEST_DOCUMENT} bytes")]
+    TooLarge,
+    /// The document came compressed, though that was ruled out.
+    #[error("the document came with a content encoding")]
+    Encoded,
 }
 
 /// Carries one request to an MCP server and its answer back, both as streams.

@@ -13,7 +13,7 @@ use http::{Method, header};
 use serde_json::{Value, json};
 use support::{
     Answer, ISSUER, TestServer,
-    client::{McpClient, Tokens},
+    client::{McpClient, REDIRECT_URI, Tokens},
     request,
 };
 
@@ -308,7 +308,7 @@ async fn everything_that_is_advertised_works() {
 
     for method in list(&document, "token_endpoint_auth_methods_supported") {
         let metadata = json!({
-            "redirect_uris": [support::client::REDIRECT_URI],
+            "redirect_uris": [REDIRECT_URI],
             "token_endpoint_auth_method": method,
             "grant_types": document["grant_types_supported"],
             "response_types": document["response_types_supported"],
@@ -327,6 +327,7 @@ async fn everything_that_is_advertised_works() {
             client_id: registered["client_id"].as_str().unwrap().to_owned(),
             client_secret: registered["client_secret"].as_str().map(str::to_owned),
             path: "/mcp".to_owned(),
+            redirect_uri: REDIRECT_URI.to_owned(),
         };
 
         let query = client.authorization_with(&[("scope", Some(&scopes))]);

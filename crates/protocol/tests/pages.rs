@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 fn claude() -> ConsentPage<'static> {
     ConsentPage {
         client_name: "Claude",
+        client_host: None,
         return_host: "claude.ai",
         redirect_uri: "https://claude.ai/api/mcp/auth_callback",
         returns_to_this_computer: false,
@@ -112,6 +113,22 @@ fn a_typical_consent_page() {
 #[test]
 fn a_message_page() {
     insta::assert_snapshot!(without_style(&too_many_attempts().render()));
+}
+
+/// CI-12, CIM-09
+#[test]
+fn ci_12_the_consent_page_names_the_host_that_publishes_the_client() {
+    let page = ConsentPage {
+        client_host: Some("claude\u{202e}.ai"),
+        ..claude()
+    };
+    let document = Html::parse_document(&page.render());
+    assert_eq!(
+        words(one(&document, "#identity")),
+        "It uses the identity that is published at claude%E2%80%AE.ai."
+    );
+    let registered = Html::parse_document(&claude().render());
+    assert!(all(&registered, "#identity").is_empty());
 }
 
 #[test]
@@ -606,13 +623,14 @@ proptest! {
 
     #[test]
     fn no_text_of_a_consent_page_becomes_markup(
-        texts in proptest::collection::vec(hostile_text(), 14),
+        texts in proptest::collection::vec(hostile_text(), 15),
     ) {
-        let plain = |text: &'static str| -> Vec<String> { vec![text.to_owned(); 14] };
+        let plain = |text: &'static str| -> Vec<String> { vec![text.to_owned(); 15] };
         let render = |texts: &[String]| {
             let page = ConsentPage {
                 // A letter keeps the name from being empty, which is another page.
                 client_name: &format!("x{}", texts[0]),
+                client_host: Some(&texts[14]),
                 return_host: &texts[1],
                 // The scheme decides which warning is shown.
                 redirect_uri: &format!("data:{}", texts[2]),

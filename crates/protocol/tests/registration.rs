@@ -87,6 +87,7 @@ async fn a_confidential_client_gets_a_secret_that_works_and_is_then_needed() {
             client_id: registered["client_id"].as_str().unwrap().to_owned(),
             client_secret: Some(registered["client_secret"].as_str().unwrap().to_owned()),
             path: "/mcp".to_owned(),
+            redirect_uri: REDIRECT_URI.to_owned(),
         };
 
         let code = client.code().await;

@@ -24,6 +24,7 @@ use crate::{
     cli::serve::Prepared,
     config::{Settings, StoreKind},
     demo::{Demo, Person},
+    fetch::{GuardedFetch, SystemNetwork},
     listen::{self, ConnectionLimits},
     logs::Logs,
     metrics::Metrics,
@@ -65,11 +66,9 @@ async fn serve(
     let clock = Arc::new(SystemClock::new());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let metrics = Metrics::new(&policy);
+    let tls = system_tls().context("the system's TLS certificates cannot be loaded")?;
     let upstreams = Upstreams {
-        remote: RemoteUpstream::new(
-            system_tls().context("the system's TLS certificates cannot be loaded")?,
-            &UpstreamTimeouts::default(),
-        ),
+        remote: RemoteUpstream::new(tls.clone(), &UpstreamTimeouts::default()),
         demo: Demo::new(Arc::clone(&entropy)),
         sign_in: match policy.sign_in.kind {
             Kind::Passphrase => "passphrase",
@@ -84,6 +83,7 @@ async fn serve(
         clock: clock.clone(),
         entropy,
         store: store.clone(),
+        fetch: Arc::new(GuardedFetch::new(tls, SystemNetwork)),
         upstream: Arc::new(upstreams),
     };
     let journal = Journal::new(vec![Box::new(Logs), Box::new(Arc::clone(&metrics))]);

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod fetch;
 pub mod host;
 pub mod key_file;
 pub mod listen;

@@ -38,6 +38,24 @@ impl Reader for Logs {
             } => {
                 info!(client = %client_id, name = ?client_name, "a client registered");
             }
+            Event::DocumentFetched { client_id } => {
+                debug!(
+                    client = client_id,
+                    "a client's metadata document was fetched"
+                );
+            }
+            Event::DocumentFailed {
+                client_id,
+                cause,
+                instead,
+            } => {
+                warn!(
+                    client = client_id,
+                    ?instead,
+                    cause = chain(cause),
+                    "a client's metadata document could not be used"
+                );
+            }
             Event::ConsentShown {
                 client_id,
                 upstream,

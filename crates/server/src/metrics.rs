@@ -39,6 +39,7 @@ pub struct Metrics {
     calls_refused: Family<Labels, Counter>,
     upstream_failures: Family<Labels, Counter>,
     registrations: Counter,
+    documents: Family<Labels, Counter>,
     consents_shown: Counter,
     approvals: Family<Labels, Counter>,
     denials: Counter,
@@ -119,6 +120,11 @@ impl Metrics {
                 "Calls without an answer that could be passed on",
             ),
             registrations: counter(&mut registry, "registrations", "Clients that registered"),
+            documents: family(
+                &mut registry,
+                "documents",
+                "Metadata documents of clients that were asked for",
+            ),
             consents_shown: counter(&mut registry, "consents_shown", "Consent pages shown"),
             approvals: family(&mut registry, "approvals", "Clients approved"),
             denials: counter(&mut registry, "denials", "Clients denied"),
@@ -243,6 +249,11 @@ impl Reader for Metrics {
                 );
             }
             Event::ClientRegistered { .. } => drop(self.registrations.inc()),
+            Event::DocumentFetched { .. } => count(&self.documents, &[("outcome", &"Fetched")]),
+            Event::DocumentFailed { instead, .. } => {
+                let outcome = instead.map_or("Failed".to_owned(), |instead| name(&instead));
+                count(&self.documents, &[("outcome", &outcome)]);
+            }
             Event::ConsentShown { .. } => drop(self.consents_shown.inc()),
             Event::Approved { upstream, .. } => count(&self.approvals, &[("upstream", &upstream)]),
             Event::Denied { .. } => drop(self.denials.inc()),

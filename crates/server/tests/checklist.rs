@@ -35,7 +35,7 @@ const AREAS: [(&str, &str, &[u32]); 13] = [
     (
         "CI",
         "Client ID metadata documents",
-        &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+        &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14],
     ),
     (
         "AZ",

@@ -2,7 +2,7 @@
 //! (RFC 6749 §4.1.1). Nothing is stored until that person decides: the request travels through
 //! the page, sealed, and opens only with a cookie of the browser that it was shown in.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
@@ -13,15 +13,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     App,
-    extract::{self, NoBody},
+    extract::{self, Known, NoBody},
     pages::{Choice, ConsentPage},
     respond,
 };
 use crate::{
+    documents,
     journal::{Endpoint, Event},
     oauth::{
         authorization::{AuthorizationRequest, Params, Refusal, ReturnAddress},
-        client::Client,
+        client::ClientMetadata,
+        client_document::DocumentUrl,
         error::OAuthError,
         form::Form,
         identifiers::ClientId,
@@ -31,7 +33,6 @@ use crate::{
         scope::Scope,
     },
     ports::Timestamp,
-    records::Read,
     token::{self, Purpose},
 };
 
@@ -94,7 +95,12 @@ async fn form(app: &App, request: Request) -> Result<Form, NoPage> {
 async fn consider(app: &App, params: Params) -> Result<Response, NoPage> {
     // Load.
     let client_id = params.client_id().map_err(NoPage::Here)?;
-    let Read { record: client, .. } = registered(app, &client_id).await.map_err(NoPage::Here)?;
+    if DocumentUrl::parse(client_id.as_str()).is_some() {
+        // Only a request that could pass makes us ask somebody else's server. What is wrong with
+        // another is told here, since its redirect URI stays unproved.
+        params.could_pass().map_err(NoPage::Here)?;
+    }
+    let client = metadata(app, &client_id).await.map_err(NoPage::Here)?;
 
     // Decide.
     let to = params
@@ -139,13 +145,20 @@ async fn consider(app: &App, params: Params) -> Result<Response, NoPage> {
     Ok(response)
 }
 
-/// The client of that name, unless its registration has run out.
-pub(super) async fn registered(app: &App, id: &ClientId) -> Result<Read<Client>, OAuthError> {
-    app.records()
-        .client(id)
-        .await?
-        .filter(|read| app.ports.clock.now() < read.record.expires_at)
-        .ok_or_else(|| OAuthError::invalid_request("client_id is not registered here"))
+/// What the client of that name says of itself, in its registration or in its document.
+pub(super) async fn metadata(app: &App, id: &ClientId) -> Result<Arc<ClientMetadata>, OAuthError> {
+    match extract::known(app, id).await? {
+        Some(Known::Registered(read)) => Ok(Arc::new(read.record.into())),
+        Some(Known::ByDocument(url)) => documents::load(app, &url).await,
+        None if id.as_str().contains("://") => Err(OAuthError::invalid_request(
+            "client_id is a URL that cannot name a metadata document: it must be https, at the \
+             default port of a named host, with a path, without query or fragment, and written \
+             as browsers would write it",
+        )),
+        None => Err(OAuthError::invalid_request(
+            "client_id is not registered here",
+        )),
+    }
 }
 
 impl Transaction {
@@ -235,7 +248,7 @@ fn cookie_name(app: &App, short_id: &str) -> String {
 pub(super) fn page(
     app: &App,
     status: StatusCode,
-    client: &Client,
+    client: &ClientMetadata,
     transaction: &Transaction,
     sealed: &str,
     problem: Option<&str>,
@@ -256,8 +269,10 @@ pub(super) fn page(
             selected: transaction.path.is_some(),
         })
         .collect();
+    let document = DocumentUrl::parse(transaction.client_id.as_str());
     let page = ConsentPage {
         client_name: &client.client_name,
+        client_host: document.as_ref().map(DocumentUrl::host),
         return_host: &transaction.redirect_uri.place(),
         redirect_uri: transaction.redirect_uri.as_str(),
         returns_to_this_computer: transaction.redirect_uri.is_loopback(),

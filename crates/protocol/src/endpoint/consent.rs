@@ -9,14 +9,16 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::{
     App, Peer,
-    authorize::{Transaction, page, registered},
+    authorize::{Transaction, metadata, page},
     extract,
     respond::{self, Notice},
 };
 use crate::{
     forward::client_address::client_address,
     journal::{Endpoint, Event},
-    oauth::{authorization_code::IssuedCode, client::Client, error::OAuthError, form::Form},
+    oauth::{
+        authorization_code::IssuedCode, client::ClientMetadata, error::OAuthError, form::Form,
+    },
     policy::UpstreamPolicy,
     records::Decision,
 };
@@ -73,7 +75,7 @@ async fn decision(
     if transaction.expires_at <= app.ports.clock.now() {
         return Ok(respond::notice(app, &Notice::Expired));
     }
-    let client = registered(app, &transaction.client_id).await?.record;
+    let client = metadata(app, &transaction.client_id).await?;
     let to = transaction.return_address();
     if !client
         .redirect_uris
@@ -104,7 +106,7 @@ async fn decision(
 /// One person deciding about one client.
 struct Consent<'a> {
     app: &'a App,
-    client: &'a Client,
+    client: &'a ClientMetadata,
     transaction: &'a Transaction,
     sealed: &'a str,
     address: std::net::IpAddr,

@@ -15,6 +15,7 @@ use crate::{
         bearer::{self, Refused},
         client::Client,
         client_auth::Presented,
+        client_document::DocumentUrl,
         error::OAuthError,
         form::Form,
         grant::Grant,
@@ -133,9 +134,29 @@ async fn record_use(app: &App, token: &AccessToken) {
     }
 }
 
-/// A client that proved who it is, as it is stored.
+/// How a client is known here.
+pub(super) enum Known {
+    Registered(Read<Client>),
+    /// By the document at the URL that is its name.
+    ByDocument(DocumentUrl),
+}
+
+/// The client of that name, unless its registration has run out. A document is not looked at.
+pub(super) async fn known(app: &App, id: &ClientId) -> Result<Option<Known>, StoreError> {
+    if let Some(url) = DocumentUrl::parse(id.as_str()) {
+        return Ok(Some(Known::ByDocument(url)));
+    }
+    let read = app.records().client(id).await?;
+    Ok(read
+        .filter(|read| app.ports.clock.now() < read.record.expires_at)
+        .map(Known::Registered))
+}
+
+/// A client that proved who it is.
 pub(super) struct AuthenticatedClient {
-    pub(super) read: Read<Client>,
+    pub(super) client_id: ClientId,
+    /// As it is stored; none of a client that is known by its document.
+    pub(super) registration: Option<Read<Client>>,
 }
 
 /// A refused client, and whether the answer must name the Basic scheme (RFC 6749 §5.2).
@@ -154,6 +175,13 @@ impl<E: Into<OAuthError>> From<E> for NotAuthenticated {
 }
 
 /// Client authentication at `/token` and `/revoke`.
+///
+/// The document of a client that is known by one is not fetched for this. Every such client is
+/// public: its document has nothing that a request could be held against. What the request must
+/// prove, it proves by the code or token that is bound to its `client_id`, and by the verifier
+/// that only the one who asked for the code has; and the code has long gone to a redirect URI that
+/// was in the document when a person approved it. So a document that changes or goes ends no
+/// connection, and neither does a network in trouble.
 pub(super) async fn authenticated_client(
     app: &App,
     headers: &HeaderMap,
@@ -165,18 +193,23 @@ pub(super) async fn authenticated_client(
     // What is no text is no Basic credentials either.
     let authorization = authorization.map(|value| value.to_str().unwrap_or_default());
     let presented = Presented::read(authorization, form).map_err(refused)?;
-    let read = app
-        .records()
-        .client(&presented.client_id)
-        .await?
-        .filter(|read| app.ports.clock.now() < read.record.expires_at)
-        .ok_or_else(|| {
-            refused(OAuthError::invalid_client(
+    let registration = match known(app, &presented.client_id).await? {
+        Some(Known::Registered(read)) => Some(read),
+        Some(Known::ByDocument(_)) => None,
+        None => {
+            return Err(refused(OAuthError::invalid_client(
                 "the client is not registered here, register again",
-            ))
-        })?;
-    presented.proves(&read.record).map_err(refused)?;
-    Ok(AuthenticatedClient { read })
+            )));
+        }
+    };
+    let secret_digest = registration
+        .as_ref()
+        .and_then(|read| read.record.secret_digest.as_ref());
+    presented.proves(secret_digest).map_err(refused)?;
+    Ok(AuthenticatedClient {
+        client_id: presented.client_id,
+        registration,
+    })
 }
 
 /// Why a request body was not taken.

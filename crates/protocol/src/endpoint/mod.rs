@@ -26,13 +26,14 @@ use http::{HeaderValue, Request, Response};
 use tower::ServiceExt;
 
 use crate::{
+    documents::Documents,
     forward::origin,
     grants::LiveGrants,
     identity::backoff::Attempts,
     journal::Journal,
     oauth::metadata::{AUTHORIZATION_SERVER, PROTECTED_RESOURCE},
     policy::Policy,
-    ports::{Clock, Entropy, Store, Upstream},
+    ports::{Clock, Entropy, Fetch, Store, Upstream},
     records::Records,
     token::Keys,
 };
@@ -46,6 +47,7 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub store: Arc<dyn Store>,
+    pub fetch: Arc<dyn Fetch>,
     pub upstream: Arc<dyn Upstream>,
 }
 
@@ -55,6 +57,7 @@ pub struct Parts {
     pub(crate) ports: Ports,
     pub(crate) journal: Journal,
     pub(crate) grants: LiveGrants,
+    pub(crate) documents: Documents,
     /// Wrong passphrases and PINs.
     pub(crate) attempts: Attempts,
     /// Refresh answers given again, counted by the rotation that they repeat.
@@ -71,6 +74,7 @@ impl App {
         Self(Arc::new(Parts {
             keys: Keys::derive(key, &policy.issuer),
             grants: LiveGrants::new(policy.grant_freshness),
+            documents: Documents::default(),
             attempts: Attempts::default(),
             repetitions: token::Repetitions::default(),
             routes: mcp::Routes::new(&policy),

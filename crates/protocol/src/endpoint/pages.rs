@@ -23,6 +23,8 @@ const MARKS_PER_LETTER: usize = 3;
 pub struct ConsentPage<'a> {
     /// What the client calls itself, unverified; empty when it gave no name.
     pub client_name: &'a str,
+    /// The host that publishes the client's metadata document, if it is known by one.
+    pub client_host: Option<&'a str>,
     /// The host that the browser goes back to, or the scheme when that opens an app.
     pub return_host: &'a str,
     /// The address in full that the browser goes back to.
@@ -94,6 +96,7 @@ struct Consent<'a> {
     style: &'static str,
     page: &'a ConsentPage<'a>,
     client_name: String,
+    client_host: Option<String>,
     return_host: String,
     redirect_uri: String,
     returns_to: ReturnsTo,
@@ -119,6 +122,7 @@ impl ConsentPage<'_> {
             style: STYLE,
             page: self,
             client_name: printable_name(self.client_name),
+            client_host: self.client_host.map(visible_ascii),
             return_host,
             redirect_uri: visible_ascii(self.redirect_uri),
             returns_to,

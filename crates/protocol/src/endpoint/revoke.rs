@@ -44,7 +44,7 @@ async fn end_grant(app: &App, headers: &HeaderMap, content: &[u8]) -> Result<(),
             None => return Ok(()),
         },
     };
-    if names_own_grant(app, &client.read.record.client_id, family, refresh_token).await? {
+    if names_own_grant(app, &client.client_id, family, refresh_token).await? {
         token::revoke(app, family, Revoked::ByClient).await?;
     }
     Ok(())

@@ -129,7 +129,7 @@ async fn redeem(
     // Decide.
     let now = app.ports.clock.now();
     let by = CodeExchange {
-        client_id: &client.read.record.client_id,
+        client_id: &client.client_id,
         code_verifier: &code_verifier,
         redirect_uri: form.one("redirect_uri")?,
         resource: asked.resource.as_ref(),
@@ -155,7 +155,7 @@ async fn redeem(
         absolute_expires_at,
         revoked: None,
     };
-    keep_client(app, &client.read, grant.expires_at()).await?;
+    keep_client(app, client, grant.expires_at()).await?;
     if !app.records().insert_grant(family, &grant).await? {
         return Err(redeemed_again(app, family, now).await?);
     }
@@ -202,7 +202,7 @@ async fn refresh(
         if !app.keys.is_genuine(&presented, grant) {
             return Err(unknown());
         }
-        if grant.client_id != client.read.record.client_id {
+        if grant.client_id != client.client_id {
             return Err(OAuthError::invalid_grant(
                 "the refresh token was issued to another client",
             ));
@@ -238,7 +238,7 @@ async fn refresh(
 
         // Commit.
         let rotated = grant.rotated(to, asked.clone(), now, tokens);
-        keep_client(app, &client.read, rotated.expires_at()).await?;
+        keep_client(app, client, rotated.expires_at()).await?;
         if app
             .records()
             .replace_grant(family, read.version, &rotated)
@@ -303,12 +303,13 @@ fn contended() -> OAuthError {
 /// not at every refresh: a registration outlives the grant that it was written for twice over.
 async fn keep_client(
     app: &App,
-    read: &Read<Client>,
+    client: &AuthenticatedClient,
     grant_expires_at: Timestamp,
 ) -> Result<(), OAuthError> {
-    if read.record.expires_at >= grant_expires_at {
+    let runs_out = |read: &&Read<Client>| read.record.expires_at < grant_expires_at;
+    let Some(read) = client.registration.as_ref().filter(runs_out) else {
         return Ok(());
-    }
+    };
     let expires_at = grant_expires_at + app.policy.tokens.refresh_idle;
     let kept = Client {
         expires_at,

@@ -67,16 +67,35 @@ impl Params {
                 _ => return Err(OAuthError::invalid_request("redirect_uri is missing")),
             },
         };
+        Ok(ReturnAddress {
+            redirect_uri,
+            state: self.state()?.map(str::to_owned),
+        })
+    }
+
+    /// Checks what can be told before the client is known, so that nobody else is asked about a
+    /// request that cannot pass.
+    pub fn could_pass(&self) -> Result<(), OAuthError> {
+        if let Some(presented) = self.0.one("redirect_uri")?
+            && RedirectUri::parse(presented).is_none()
+        {
+            return Err(OAuthError::invalid_request(
+                "redirect_uri is not one that a client may have",
+            ));
+        }
+        self.state()?;
+        self.check()?;
+        Ok(())
+    }
+
+    fn state(&self) -> Result<Option<&str>, OAuthError> {
         let state = self.0.one("state")?;
         if state.is_some_and(|state| state.len() > LONGEST_STATE) {
             return Err(OAuthError::invalid_request(
                 "state is longer than 4096 bytes",
             ));
         }
-        Ok(ReturnAddress {
-            redirect_uri,
-            state: state.map(str::to_owned),
-        })
+        Ok(state)
     }
 
     /// Checks everything else that the request alone can tell.

@@ -28,7 +28,7 @@ pub struct Client {
     pub expires_at: Timestamp,
 }
 
-/// Client metadata that may be registered.
+/// What a client says of itself, in terms that we can keep to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientMetadata {
     pub client_name: String,
@@ -43,36 +43,47 @@ impl ClientMetadata {
         let members: Map<String, Value> = serde_json::from_slice(body).map_err(|_| {
             OAuthError::invalid_client_metadata("the request body must be one JSON object")
         })?;
-        Self {
+        let metadata = Self {
             client_name: client_name(&members)?,
             redirect_uris: redirect_uris(&members)?,
             token_endpoint_auth_method: supported_auth_method(&members)?,
-        }
-        .with_supported_types(&members)
-    }
-
-    /// Refuses a client that could use nothing of what we offer.
-    fn with_supported_types(self, members: &Map<String, Value>) -> Result<Self, OAuthError> {
-        let offers = |member: &str, supported: &str| match members.get(member) {
-            None | Some(Value::Null) => true,
-            Some(Value::Array(list)) => list.iter().any(|value| value == supported),
-            Some(_) => false,
         };
-        if !offers("grant_types", "authorization_code") {
-            return Err(OAuthError::invalid_client_metadata(
-                "grant_types must be a list with authorization_code in it",
-            ));
-        }
-        if !offers("response_types", "code") {
-            return Err(OAuthError::invalid_client_metadata(
-                "response_types must be a list with code in it",
-            ));
-        }
-        Ok(self)
+        offers_supported_types(&members)?;
+        Ok(metadata)
     }
 }
 
-fn client_name(members: &Map<String, Value>) -> Result<String, OAuthError> {
+impl From<Client> for ClientMetadata {
+    fn from(client: Client) -> Self {
+        Self {
+            client_name: client.client_name,
+            redirect_uris: client.redirect_uris,
+            token_endpoint_auth_method: client.token_endpoint_auth_method,
+        }
+    }
+}
+
+/// Refuses a client that could use nothing of what we offer.
+pub(super) fn offers_supported_types(members: &Map<String, Value>) -> Result<(), OAuthError> {
+    let offers = |member: &str, supported: &str| match members.get(member) {
+        None | Some(Value::Null) => true,
+        Some(Value::Array(list)) => list.iter().any(|value| value == supported),
+        Some(_) => false,
+    };
+    if !offers("grant_types", "authorization_code") {
+        return Err(OAuthError::invalid_client_metadata(
+            "grant_types must be a list with authorization_code in it",
+        ));
+    }
+    if !offers("response_types", "code") {
+        return Err(OAuthError::invalid_client_metadata(
+            "response_types must be a list with code in it",
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn client_name(members: &Map<String, Value>) -> Result<String, OAuthError> {
     match members.get("client_name") {
         None | Some(Value::Null) => Ok(String::new()),
         Some(Value::String(name)) => Ok(name.chars().take(LONGEST_NAME).collect()),
@@ -82,7 +93,7 @@ fn client_name(members: &Map<String, Value>) -> Result<String, OAuthError> {
     }
 }
 
-fn redirect_uris(members: &Map<String, Value>) -> Result<Vec<RedirectUri>, OAuthError> {
+pub(super) fn redirect_uris(members: &Map<String, Value>) -> Result<Vec<RedirectUri>, OAuthError> {
     let list = match members.get("redirect_uris") {
         Some(Value::Array(list)) if !list.is_empty() => list,
         _ => {

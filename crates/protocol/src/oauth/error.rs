@@ -1,6 +1,6 @@
 //! The error codes of OAuth and what stands beside them.
 
-use std::{borrow::Cow, error::Error, fmt};
+use std::{borrow::Cow, error::Error, fmt, sync::Arc};
 
 use serde::Serialize;
 
@@ -39,7 +39,7 @@ impl fmt::Display for ErrorCode {
 }
 
 /// An OAuth error response: what the client reads, and why, which only we read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{code}: {description}")]
 pub struct OAuthError {
     pub code: ErrorCode,
@@ -47,7 +47,7 @@ pub struct OAuthError {
     /// keeps to the characters of RFC 6749 §5.2.
     pub description: Cow<'static, str>,
     #[source]
-    cause: Option<Box<dyn Error + Send + Sync>>,
+    cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 macro_rules! constructors {
@@ -87,7 +87,7 @@ impl From<StoreError> for OAuthError {
         Self {
             code: ErrorCode::TemporarilyUnavailable,
             description: Cow::Borrowed("the server cannot reach its store, try again shortly"),
-            cause: Some(Box::new(cause)),
+            cause: Some(Arc::new(cause)),
         }
     }
 }

@@ -33,7 +33,8 @@ exact_string! {
 }
 
 exact_string! {
-    /// The name of a client, given by us at registration (RFC 6749 §2.2).
+    /// The name of a client: given by us at registration (RFC 6749 §2.2), or the URL of the
+    /// document in which it describes itself.
     ClientId
 }
 

@@ -26,6 +26,7 @@ pub struct AuthorizationServer {
     code_challenge_methods_supported: [&'static str; 1],
     scopes_supported: [&'static str; 2],
     authorization_response_iss_parameter_supported: bool,
+    client_id_metadata_document_supported: bool,
 }
 
 impl AuthorizationServer {
@@ -49,6 +50,7 @@ impl AuthorizationServer {
             code_challenge_methods_supported: [pkce::S256],
             scopes_supported: scope::SUPPORTED,
             authorization_response_iss_parameter_supported: true,
+            client_id_metadata_document_supported: true,
         }
     }
 }

@@ -13,7 +13,7 @@ pub const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 pub const REDIRECT_URI: &str = "https://claude.ai/api/mcp/auth_callback";
 pub const STATE: &str = "state +%&é";
 
-/// A registered client.
+/// A client that is known to the server.
 #[derive(Clone)]
 pub struct McpClient {
     pub server: TestServer,
@@ -21,6 +21,8 @@ pub struct McpClient {
     pub client_secret: Option<String>,
     /// The path of the upstream that it wants.
     pub path: String,
+    /// Where it wants its codes.
+    pub redirect_uri: String,
 }
 
 /// What a client holds after sign-in.
@@ -64,6 +66,18 @@ impl McpClient {
             client_id: registered["client_id"].as_str().unwrap().to_owned(),
             client_secret: registered["client_secret"].as_str().map(str::to_owned),
             path,
+            redirect_uri: REDIRECT_URI.to_owned(),
+        }
+    }
+
+    /// A client that is known by the document at `client_id`.
+    pub fn by_document(server: &TestServer, client_id: &str, redirect_uri: &str) -> Self {
+        Self {
+            server: server.clone(),
+            client_id: client_id.to_owned(),
+            client_secret: None,
+            path: "/mcp".to_owned(),
+            redirect_uri: redirect_uri.to_owned(),
         }
     }
 
@@ -92,7 +106,7 @@ impl McpClient {
         vec![
             ("response_type", "code".into()),
             ("client_id", self.client_id.clone()),
-            ("redirect_uri", REDIRECT_URI.into()),
+            ("redirect_uri", self.redirect_uri.clone()),
             ("code_challenge", CHALLENGE.into()),
             ("code_challenge_method", "S256".into()),
             ("state", STATE.into()),
@@ -159,7 +173,7 @@ impl McpClient {
             ("grant_type", "authorization_code"),
             ("code", code),
             ("code_verifier", VERIFIER),
-            ("redirect_uri", REDIRECT_URI),
+            ("redirect_uri", &self.redirect_uri),
             ("resource", &resource),
         ];
         for (name, value) in changes {

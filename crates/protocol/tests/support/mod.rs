@@ -13,6 +13,7 @@
 )]
 
 pub mod client;
+pub mod fetch;
 pub mod upstream;
 
 use std::{
@@ -41,7 +42,7 @@ use protocol::{
 };
 use sha2::{Digest, Sha256};
 
-use self::{client::McpClient, upstream::FakeUpstream};
+use self::{client::McpClient, fetch::FakeFetch, upstream::FakeUpstream};
 
 pub const ISSUER: &str = "https://gw.example";
 pub const PASSPHRASE: &str = "correct horse battery staple";
@@ -56,6 +57,7 @@ pub struct TestServer {
     pub front: Front,
     pub clock: Arc<FakeClock>,
     pub store: Arc<FaultyStore>,
+    pub fetch: Arc<FakeFetch>,
     pub upstream: Arc<FakeUpstream>,
     pub journal: Arc<Events>,
     /// Every answer so far.
@@ -89,12 +91,14 @@ impl TestServer {
     }
 
     fn at(policy: Policy, store: Arc<FaultyStore>, clock: Arc<FakeClock>, seed: u64) -> Self {
+        let fetch = Arc::new(FakeFetch::default());
         let upstream = Arc::new(FakeUpstream::default());
         let journal = Arc::new(Events::default());
         let ports = Ports {
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy(AtomicU64::new(seed))),
             store: store.clone(),
+            fetch: fetch.clone(),
             upstream: upstream.clone(),
         };
         let readers = Journal::new(vec![Box::new(Arc::clone(&journal))]);
@@ -103,6 +107,7 @@ impl TestServer {
             front,
             clock,
             store,
+            fetch,
             upstream,
             journal,
             answers: Arc::default(),
