@@ -1,6 +1,5 @@
 //! Clients that are known by a document which they publish: what is fetched, when, and what it
 //! may and may not do (checklist CI and CIM).
-#![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
 
 mod support;
 
