@@ -39,6 +39,7 @@ pub struct Keys {
     refresh: HmacSha256,
     code: HmacSha256,
     family: HmacSha256,
+    nonce: HmacSha256,
     transaction: Aes256Gcm,
     mcp_session: Aes256Gcm,
 }
@@ -78,6 +79,7 @@ impl Keys {
             refresh: mac("refresh token"),
             code: mac("authorization code"),
             family: mac("token family"),
+            nonce: mac("nonce"),
             transaction: aead("authorization transaction"),
             mcp_session: aead("mcp session"),
         }
@@ -86,7 +88,20 @@ impl Keys {
     /// The authorization code that an approval of `transaction` gives. The same each time, so that
     /// a form sent twice gives one code.
     pub fn authorization_code(&self, transaction: &[u8; 16]) -> String {
-        format!("{CODE}{}", encode(&tag(&self.code, &[transaction])))
+        let mut bytes = transaction.to_vec();
+        bytes.extend(tag(&self.code, &[transaction]));
+        format!("{CODE}{}", encode(&bytes))
+    }
+
+    /// Whether a text is a code that we made; what it is for is in the store.
+    pub fn is_authorization_code(&self, text: &str) -> bool {
+        let code = text.strip_prefix(CODE).and_then(decode::<{ 16 + MAC }>);
+        code.is_some_and(|bytes| {
+            let (transaction, mac) = bytes.split_at(16);
+            let mut expected = self.code.clone();
+            expected.update(transaction);
+            expected.verify_slice(mac).is_ok()
+        })
     }
 
     /// The family of tokens that `authorization_code` gives, so that redeeming it twice names one
@@ -143,21 +158,18 @@ impl Keys {
         expected.verify_slice(&presented.mac).is_ok()
     }
 
-    /// Seals `plain` for `purpose`. Only who knows `context` can open it again.
-    pub fn seal(
-        &self,
-        purpose: Purpose,
-        plain: &[u8],
-        context: &[u8],
-        entropy: &dyn Entropy,
-    ) -> String {
-        let mut sealed = vec![0; NONCE];
-        entropy.fill(&mut sealed);
-        let nonce: [u8; NONCE] = array(&sealed);
+    /// Seals `plain` for `purpose`. Only who knows `context` can open it again. The same text seals
+    /// to the same, and only the same: the nonce is a MAC of what is sealed.
+    pub fn seal(&self, purpose: Purpose, plain: &[u8], context: &[u8]) -> String {
+        let length = u64::try_from(context.len())
+            .unwrap_or(u64::MAX)
+            .to_be_bytes();
+        let nonce: [u8; NONCE] = array(&tag(&self.nonce, &[&length, context, plain])[..NONCE]);
         let mut text = plain.to_vec();
         self.aead(purpose)
             .encrypt_in_place(&Nonce::from(nonce), context, &mut text)
             .expect("a text in memory is shorter than the cipher's limit of 64 GiB");
+        let mut sealed = nonce.to_vec();
         sealed.append(&mut text);
         encode(&sealed)
     }
@@ -259,21 +271,7 @@ impl fmt::Debug for Keys {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::*;
-
-    struct Counting(AtomicU64);
-
-    impl Entropy for Counting {
-        fn fill(&self, bytes: &mut [u8]) {
-            let digest = Sha256::digest(self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-            bytes
-                .iter_mut()
-                .zip(digest.iter().cycle())
-                .for_each(|(byte, random)| *byte = *random);
-        }
-    }
 
     fn keys() -> Keys {
         Keys::derive(&[7; 32], &Issuer::parse("https://gw.example").unwrap())
@@ -317,6 +315,25 @@ mod tests {
     }
 
     #[test]
+    fn a_code_is_known_by_its_key_alone() {
+        let code = keys().authorization_code(&[5; 16]);
+        assert!(keys().is_authorization_code(&code));
+        assert_eq!(code, keys().authorization_code(&[5; 16]));
+        let elsewhere = Keys::derive(&[8; 32], &Issuer::parse("https://gw.example").unwrap());
+        assert!(!elsewhere.is_authorization_code(&code));
+        for other in [
+            "",
+            "hello",
+            CODE,
+            &code[5..],
+            &code[..code.len() - 1],
+            &code.replace("mopc", "mopr"),
+        ] {
+            assert!(!keys().is_authorization_code(other), "{other}");
+        }
+    }
+
+    #[test]
     fn a_token_of_another_deployment_is_foreign() {
         let text = keys().access_token(&TOKEN);
         let elsewhere = Keys::derive(&[7; 32], &Issuer::parse("https://other.example").unwrap());
@@ -325,8 +342,8 @@ mod tests {
 
     #[test]
     fn a_sealed_text_opens_for_its_purpose_and_context_only() {
-        let (keys, entropy) = (keys(), Counting(AtomicU64::new(0)));
-        let sealed = keys.seal(Purpose::McpSession, b"id", b"alice", &entropy);
+        let keys = keys();
+        let sealed = keys.seal(Purpose::McpSession, b"id", b"alice");
         let open = |purpose, text: &str, context: &[u8]| keys.open(purpose, text, context);
         assert_eq!(
             open(Purpose::McpSession, &sealed, b"alice"),
@@ -336,10 +353,23 @@ mod tests {
         assert_eq!(open(Purpose::Transaction, &sealed, b"alice"), None);
         assert_eq!(open(Purpose::McpSession, &sealed[1..], b"alice"), None);
         assert_eq!(open(Purpose::McpSession, "", b"alice"), None);
-        assert_ne!(
-            sealed,
-            keys.seal(Purpose::McpSession, b"id", b"alice", &entropy)
-        );
+    }
+
+    #[test]
+    fn the_same_text_seals_to_the_same_and_no_other_does() {
+        let keys = keys();
+        let sealed = keys.seal(Purpose::McpSession, b"id", b"alice");
+        assert_eq!(sealed, keys.seal(Purpose::McpSession, b"id", b"alice"));
+        for (plain, context) in [
+            (b"i".as_slice(), b"dalice".as_slice()),
+            (b"id", b"bob"),
+            (b"di", b"alice"),
+        ] {
+            assert_ne!(
+                sealed[..16],
+                keys.seal(Purpose::McpSession, plain, context)[..16]
+            );
+        }
     }
 
     proptest::proptest! {

@@ -452,8 +452,8 @@ async fn an_absent_state_stays_absent() {
 #[tokio::test]
 async fn a_query_that_the_redirect_uri_has_is_kept() {
     let server = TestServer::new();
-    let client = client_at(&server, &["https://x.example/cb?a=1&code=mine"]).await;
-    let uri = "https://x.example/cb?a=1&code=mine";
+    let client = client_at(&server, &["https://x.example/cb?a=1&my-code=2"]).await;
+    let uri = "https://x.example/cb?a=1&my-code=2";
     let (mut browser, page) = client
         .opens(&client.authorization_with(&[("redirect_uri", Some(uri))]))
         .await;
@@ -467,7 +467,7 @@ async fn a_query_that_the_redirect_uri_has_is_kept() {
             .starts_with(&format!("{uri}&code="))
     );
     let redirect = answer.redirect();
-    for name in ["a", "state", "iss"] {
+    for name in ["a", "my-code", "code", "state", "iss"] {
         let _ = redirect.parameter(name);
     }
     assert_eq!(redirect.parameters.len(), 5);

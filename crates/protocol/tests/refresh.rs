@@ -295,20 +295,33 @@ async fn within_the_window_the_predecessor_gets_the_same_successor() {
 async fn a_repetition_must_ask_for_the_same_and_ends_nothing_when_it_does_not() {
     let server = TestServer::new();
     let client = server.mcp_client().await;
-    let first = client.sign_in().await;
-    let asked = [("scope", "mcp"), ("resource", "https://gw.example/mcp")];
-    let second = Tokens::of(&refresh_with(&client, &first, &asked).await.expect(200));
+    let wide = client.authorization_with(&[("scope", Some("mcp offline_access"))]);
+    let code = client.code_for(&wide).await;
+    let first = Tokens::of(&client.redeem(&code).await.expect(200));
+    let narrow = [("scope", "mcp"), ("resource", "https://gw.example/mcp")];
+    let second = Tokens::of(&refresh_with(&client, &first, &narrow).await.expect(200));
     let before = server.state();
-    for other in [&[][..], &asked[..1], &asked[1..]] {
+    for other in [
+        &[][..],
+        &narrow[1..],
+        &[("scope", "mcp offline_access")][..],
+    ] {
         let _ = refresh_with(&client, &first, other)
             .await
             .refused(400, "invalid_grant");
     }
     assert_eq!(server.state(), before);
-    // The resource in another spelling is the same resource.
-    let spelled = [("scope", "mcp"), ("resource", "https://gw.example/mcp/")];
-    let again = Tokens::of(&refresh_with(&client, &first, &spelled).await.expect(200));
-    assert_eq!(again.refresh_token, second.refresh_token);
+    // What was left out, or is spelled in another way, asks for the same.
+    for same in [
+        &narrow[..1],
+        &[
+            ("scope", "openid mcp"),
+            ("resource", "https://gw.example/mcp/"),
+        ][..],
+    ] {
+        let again = Tokens::of(&refresh_with(&client, &first, same).await.expect(200));
+        assert_eq!(again.refresh_token, second.refresh_token);
+    }
     let _ = is_alive(&client, &second).await;
 }
 

@@ -184,12 +184,9 @@ impl Transaction {
     /// Seals the transaction to the browser that has `cookie`.
     fn seal(&self, app: &App, cookie: &str) -> String {
         let plain = serde_json::to_vec(self).expect("strings and numbers always serialise");
-        let sealed = app.keys.seal(
-            Purpose::Transaction,
-            &plain,
-            cookie.as_bytes(),
-            &*app.ports.entropy,
-        );
+        let sealed = app
+            .keys
+            .seal(Purpose::Transaction, &plain, cookie.as_bytes());
         format!("{}.{sealed}", self.short_id())
     }
 

@@ -121,16 +121,20 @@ impl Consent<'_> {
 
         // Every attempt counts as wrong until it is found right.
         let elapsed = app.ports.clock.elapsed();
-        let attempt = match app.attempts.begin(self.address, elapsed) {
-            Ok(attempt) => attempt,
-            Err(wait) => {
-                app.journal.record(&Event::SignInBlocked {
-                    address: self.address,
-                    wait,
-                });
-                return Ok(respond::notice(app, &Notice::TooManyAttempts { wait }));
-            }
-        };
+        let attempt =
+            match app
+                .attempts
+                .begin(self.address, app.policy.sign_in.is_guessable(), elapsed)
+            {
+                Ok(attempt) => attempt,
+                Err(wait) => {
+                    app.journal.record(&Event::SignInBlocked {
+                        address: self.address,
+                        wait,
+                    });
+                    return Ok(respond::notice(app, &Notice::TooManyAttempts { wait }));
+                }
+            };
         if !app
             .policy
             .sign_in

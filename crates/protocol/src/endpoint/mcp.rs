@@ -215,7 +215,6 @@ impl<'a> Call<'a> {
                 Purpose::McpSession,
                 session.as_bytes(),
                 &session_context(upstream, &live.grant),
-                &*app.ports.entropy,
             ))
         {
             crossing.insert(MCP_SESSION_ID, sealed);

@@ -122,8 +122,12 @@ async fn redeem(
     let code = form.required("code", "code is missing")?;
     let code_verifier = form.required("code_verifier", "code_verifier is missing")?;
     let code_verifier = CodeVerifier::parse(code_verifier)?;
+    let unknown = || OAuthError::invalid_grant("the code is not known");
+    if !app.keys.is_authorization_code(code) {
+        return Err(unknown());
+    }
     let Some(Decision::Approved(issued)) = app.records().decision(code).await? else {
-        return Err(OAuthError::invalid_grant("the code is not known"));
+        return Err(unknown());
     };
 
     // Decide.

@@ -11,6 +11,9 @@ pub const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protoc
 /// Tells a buffering proxy in front of us to pass a stream on as it comes.
 pub const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+/// For answers to one client: no cache keeps them, no proxy compresses them.
+const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-store, no-transform");
+
 /// The first revision in which every request stands alone.
 const FIRST_MODERN_REVISION: &[u8] = b"2026-07-28";
 
@@ -37,15 +40,11 @@ fn is_for_client(name: &HeaderName) -> bool {
     matches!(
         *name,
         header::ALLOW
-            | header::CACHE_CONTROL
             | header::CONTENT_ENCODING
             | header::CONTENT_LANGUAGE
             | header::CONTENT_LENGTH
             | header::CONTENT_TYPE
             | header::DATE
-            | header::ETAG
-            | header::EXPIRES
-            | header::LAST_MODIFIED
             | header::RETRY_AFTER
             | header::VARY
     ) || *name == X_ACCEL_BUFFERING
@@ -65,6 +64,8 @@ pub fn for_upstream(request: &HeaderMap) -> HeaderMap {
 /// The headers of a response that the client gets, without the session, which is translated.
 pub fn for_client(response: &HeaderMap) -> HeaderMap {
     let mut headers = passed(response, is_for_client);
+    // Whatever the upstream thinks of caches: what it said to one client is for nobody else.
+    headers.insert(header::CACHE_CONTROL, NOT_KEPT);
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
@@ -197,7 +198,7 @@ mod tests {
         assert_eq!(names(&for_upstream(&headers(&hop))), ["content-length"]);
         assert_eq!(
             names(&for_client(&headers(&hop))),
-            ["content-length", "x-content-type-options"]
+            ["cache-control", "content-length", "x-content-type-options"]
         );
     }
 
@@ -220,7 +221,7 @@ mod tests {
         ]);
         assert_eq!(
             names(&for_client(&response)),
-            ["content-type", "x-content-type-options"]
+            ["cache-control", "content-type", "x-content-type-options"]
         );
     }
 

@@ -44,13 +44,21 @@ pub struct Attempt {
     block: IpAddr,
     /// Further attempts of this address before it has to wait.
     pub left: u32,
+    counts_for_all: bool,
     /// Whether this one used up the global allowance.
     pub slows_all: bool,
 }
 
 impl Attempts {
-    /// Starts an attempt from `address`, or says how long it has to wait first.
-    pub fn begin(&self, address: IpAddr, now: Duration) -> Result<Attempt, Duration> {
+    /// Starts an attempt from `address`, or says how long it has to wait first. What nobody can
+    /// guess, `is_guessable` being false, needs no limit on all addresses together, and so nobody
+    /// can use it up.
+    pub fn begin(
+        &self,
+        address: IpAddr,
+        is_guessable: bool,
+        now: Duration,
+    ) -> Result<Attempt, Duration> {
         let block = block(address);
         let mut counts = self.counts();
         let failures = counts
@@ -67,10 +75,12 @@ impl Attempts {
         }
         let whole_at = counts.whole_at.max(now) + GLOBAL_INTERVAL;
         let allowance = now + GLOBAL_INTERVAL * GLOBAL_BURST;
-        if whole_at > allowance {
-            return Err(whole_at.saturating_sub(allowance));
+        if is_guessable {
+            if whole_at > allowance {
+                return Err(whole_at.saturating_sub(allowance));
+            }
+            counts.whole_at = whole_at;
         }
-        counts.whole_at = whole_at;
         if counts.by_address.len() >= MOST_ADDRESSES && !counts.by_address.contains_key(&block) {
             counts.forget_oldest(now);
         }
@@ -81,7 +91,8 @@ impl Attempts {
         Ok(Attempt {
             block,
             left: PER_ADDRESS - count,
-            slows_all: whole_at + GLOBAL_INTERVAL > allowance,
+            counts_for_all: is_guessable,
+            slows_all: is_guessable && whole_at + GLOBAL_INTERVAL > allowance,
         })
     }
 
@@ -89,7 +100,9 @@ impl Attempts {
     pub fn succeeded(&self, attempt: &Attempt) {
         let mut counts = self.counts();
         counts.by_address.remove(&attempt.block);
-        counts.whole_at = counts.whole_at.saturating_sub(GLOBAL_INTERVAL);
+        if attempt.counts_for_all {
+            counts.whole_at = counts.whole_at.saturating_sub(GLOBAL_INTERVAL);
+        }
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -137,23 +150,23 @@ mod tests {
     fn s1_08_five_wrong_attempts_make_one_address_wait_and_no_other() {
         let attempts = Attempts::default();
         for left in [4, 3, 2, 1, 0] {
-            assert_eq!(attempts.begin(address(1), T0).unwrap().left, left);
+            assert_eq!(attempts.begin(address(1), true, T0).unwrap().left, left);
         }
-        assert_eq!(attempts.begin(address(1), T0).unwrap_err(), WAIT);
-        assert!(attempts.begin(address(2), T0).is_ok());
+        assert_eq!(attempts.begin(address(1), true, T0).unwrap_err(), WAIT);
+        assert!(attempts.begin(address(2), true, T0).is_ok());
         let almost = T0 + WAIT.saturating_sub(Duration::from_secs(1));
         assert_eq!(
-            attempts.begin(address(1), almost).unwrap_err(),
+            attempts.begin(address(1), true, almost).unwrap_err(),
             Duration::from_secs(1)
         );
-        assert_eq!(attempts.begin(address(1), T0 + WAIT).unwrap().left, 4);
+        assert_eq!(attempts.begin(address(1), true, T0 + WAIT).unwrap().left, 4);
     }
 
     #[test]
     fn a_right_attempt_clears_its_address() {
         let attempts = Attempts::default();
         for _ in 0..100 {
-            let attempt = attempts.begin(address(1), T0).unwrap();
+            let attempt = attempts.begin(address(1), true, T0).unwrap();
             attempts.succeeded(&attempt);
         }
     }
@@ -162,15 +175,32 @@ mod tests {
     fn s2_08_ten_wrong_attempts_in_all_slow_everyone_down() {
         let attempts = Attempts::default();
         for last in 0..10 {
-            let attempt = attempts.begin(address(last), T0).unwrap();
+            let attempt = attempts.begin(address(last), true, T0).unwrap();
             assert_eq!(attempt.slows_all, last == 9);
         }
         assert_eq!(
-            attempts.begin(address(99), T0).unwrap_err(),
+            attempts.begin(address(99), true, T0).unwrap_err(),
             GLOBAL_INTERVAL
         );
-        assert!(attempts.begin(address(99), T0 + GLOBAL_INTERVAL).is_ok());
-        assert!(attempts.begin(address(98), T0 + GLOBAL_INTERVAL).is_err());
+        assert!(
+            attempts
+                .begin(address(99), true, T0 + GLOBAL_INTERVAL)
+                .is_ok()
+        );
+        assert!(
+            attempts
+                .begin(address(98), true, T0 + GLOBAL_INTERVAL)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn what_nobody_can_guess_is_limited_by_address_alone() {
+        let attempts = Attempts::default();
+        for last in 0..100 {
+            assert!(!attempts.begin(address(last), false, T0).unwrap().slows_all);
+        }
+        assert!(attempts.begin(address(100), true, T0).is_ok());
     }
 
     #[test]
@@ -190,10 +220,10 @@ mod tests {
         let attempts = Attempts::default();
         for host in 1..=5_u128 {
             let address = Ipv6Addr::from_bits((0x2001_0db8 << 96) | host);
-            assert!(attempts.begin(address.into(), T0).is_ok());
+            assert!(attempts.begin(address.into(), true, T0).is_ok());
         }
         let sixth = Ipv6Addr::from_bits((0x2001_0db8 << 96) | 6);
-        assert!(attempts.begin(sixth.into(), T0).is_err());
+        assert!(attempts.begin(sixth.into(), true, T0).is_err());
         assert_eq!(block("::ffff:192.0.2.1".parse().unwrap()), address(1));
     }
 
@@ -202,7 +232,7 @@ mod tests {
         let attempts = Attempts::default();
         for n in 0..20_000_u32 {
             let now = T0 + GLOBAL_INTERVAL * n;
-            let _ = attempts.begin(IpAddr::from(n.to_be_bytes()), now);
+            let _ = attempts.begin(IpAddr::from(n.to_be_bytes()), true, now);
             assert!(attempts.counts().by_address.len() <= MOST_ADDRESSES);
         }
     }

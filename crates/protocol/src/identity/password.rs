@@ -65,6 +65,11 @@ impl SignIn {
         })
     }
 
+    /// Whether a person chose the text, so that enough guessing from enough places would find it.
+    pub fn is_guessable(&self) -> bool {
+        matches!(self.check, Check::Digest(_))
+    }
+
     /// Whether `attempt` is right. Takes as long for a near miss as for any other wrong text.
     pub fn is_proved_by(&self, attempt: &str) -> bool {
         match &self.check {

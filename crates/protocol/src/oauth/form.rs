@@ -5,6 +5,9 @@ use url::form_urlencoded;
 
 use super::error::OAuthError;
 
+/// The most parameters that are read. Real requests have about ten.
+const MOST: usize = 100;
+
 /// The parameters of a query or a form body, in order.
 #[derive(Debug, Default)]
 pub struct Form(Vec<(String, String)>);
@@ -12,6 +15,11 @@ pub struct Form(Vec<(String, String)>);
 impl Form {
     /// Reads `application/x-www-form-urlencoded` text, leaving out parameters without a value.
     pub fn parse(encoded: &[u8]) -> Result<Self, OAuthError> {
+        if encoded.split(|byte| *byte == b'&').nth(MOST).is_some() {
+            return Err(OAuthError::invalid_request(
+                "there are more than 100 parameters",
+            ));
+        }
         let pairs: Vec<(String, String)> = form_urlencoded::parse(encoded)
             .filter(|(_, value)| !value.is_empty())
             .map(|(name, value)| (name.into_owned(), value.into_owned()))
@@ -82,6 +90,14 @@ mod tests {
         assert_eq!(form.one("b").unwrap(), Some("2"));
         assert_eq!(form.repeated("resource"), Some("a"));
         assert_eq!(form.all("resource").collect::<Vec<_>>(), ["x", "y"]);
+    }
+
+    #[test]
+    fn more_than_a_hundred_parameters_are_refused_unread() {
+        let hundred: Vec<String> = (0..100).map(|n| format!("p{n}=v")).collect();
+        assert!(Form::parse(hundred.join("&").as_bytes()).is_ok());
+        assert!(Form::parse(format!("{}&more=v", hundred.join("&")).as_bytes()).is_err());
+        assert!(Form::parse("&".repeat(65_536).as_bytes()).is_err());
     }
 
     #[test]

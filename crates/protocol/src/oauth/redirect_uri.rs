@@ -40,6 +40,9 @@ impl RedirectUri {
         if authority.is_empty() || authority.contains('@') || has_dot_segment(path) {
             return None;
         }
+        if names_an_answer(path) {
+            return None;
+        }
         let url = Url::parse(text).ok()?;
         let fits = match scheme {
             "https" => is_canonical_host(&url, authority),
@@ -116,6 +119,17 @@ fn has_dot_segment(path: &str) -> bool {
         .replace("%2e", ".");
     path.split('/')
         .any(|segment| segment == "." || segment == "..")
+}
+
+/// Whether the query already holds a parameter of the answer, which would then be there twice.
+fn names_an_answer(path: &str) -> bool {
+    let query = path.split_once('?').map_or("", |(_, query)| query);
+    url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| {
+        matches!(
+            &*name,
+            "code" | "state" | "iss" | "error" | "error_description" | "error_uri"
+        )
+    })
 }
 
 /// Whether `authority` is written as the parsed URL would write it, so that no reader can see
@@ -223,6 +237,9 @@ mod tests {
             "https:/evil",
             "https:///evil",
             "https://example.com/cb#x",
+            "https://example.com/cb?iss=https://other.example",
+            "https://example.com/cb?a=1&c%6fde=x",
+            "https://example.com/cb?state",
             "https://*.example.com/cb",
             "https://user@example.com/cb",
             "https://example.com\\@evil.example/cb",

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{
     error::OAuthError,
     grant::{Asked, Grant},
+    scope::Scope,
 };
 use crate::{policy::TokenPolicy, ports::Timestamp};
 
@@ -93,7 +94,7 @@ impl Grant {
         } else {
             return Ok(Rotation::Reuse);
         };
-        if *asked != self.rotated_with {
+        if self.normal(asked) != self.rotated_with {
             return Err(OAuthError::invalid_grant(
                 "a repeated refresh must ask for the same scope and resource",
             ));
@@ -104,13 +105,28 @@ impl Grant {
         })
     }
 
+    /// What a request asks for in fact: unknown scopes were never granted, and asking for all that
+    /// was granted is the same as asking for nothing in particular.
+    fn normal(&self, asked: &Asked) -> Asked {
+        let scope = asked
+            .scope
+            .as_deref()
+            .map(Scope::known)
+            .filter(|scope| !scope.is_empty() && *scope != self.scope.to_string());
+        let resource = asked
+            .resource
+            .clone()
+            .filter(|resource| *resource != self.resource);
+        Asked { scope, resource }
+    }
+
     /// The grant after a rotation to generation `to`.
     #[must_use]
     pub fn rotated(&self, to: u32, asked: Asked, now: Timestamp, policy: &TokenPolicy) -> Self {
         Self {
             generation: to,
             rotated_at: now,
-            rotated_with: asked,
+            rotated_with: self.normal(&asked),
             access_used: false,
             idle_expires_at: now + policy.refresh_idle,
             ..self.clone()
@@ -239,18 +255,29 @@ mod tests {
 
     #[test]
     fn a_repetition_that_asks_for_something_else_is_refused_and_ends_nothing() {
-        let asked = Asked {
-            scope: Some("mcp".into()),
-            resource: None,
-        };
         let policy = TokenPolicy::default();
-        let refused = grant(5, true).rotate(4, &asked, Timestamp(0), &policy);
-        assert_eq!(refused.unwrap_err().code, ErrorCode::InvalidGrant);
-        let same = Grant {
-            rotated_with: asked.clone(),
+        let wide = Grant {
+            scope: Scope::granted(Some("mcp offline_access")).unwrap(),
             ..grant(5, true)
         };
-        assert!(same.rotate(4, &asked, Timestamp(0), &policy).is_ok());
+        let asked = |scope: Option<&str>| Asked {
+            scope: scope.map(str::to_owned),
+            resource: None,
+        };
+        let narrow = asked(Some("mcp"));
+        let refused = wide.rotate(4, &narrow, Timestamp(0), &policy);
+        assert_eq!(refused.unwrap_err().code, ErrorCode::InvalidGrant);
+        for same in [None, Some("offline_access mcp"), Some("openid profile")] {
+            let repeated = wide.rotate(4, &asked(same), Timestamp(0), &policy);
+            assert!(repeated.is_ok(), "{same:?}");
+        }
+        let narrowed = wide.rotated(5, narrow.clone(), Timestamp(0), &policy);
+        assert!(narrowed.rotate(4, &narrow, Timestamp(0), &policy).is_ok());
+        assert!(
+            narrowed
+                .rotate(4, &asked(None), Timestamp(0), &policy)
+                .is_err()
+        );
     }
 
     #[test]

@@ -39,6 +39,13 @@ impl Scope {
         Ok(Self(granted))
     }
 
+    /// The scopes in `requested` that exist, each once, in our order.
+    pub fn known(requested: &str) -> String {
+        let mut known = SUPPORTED.to_vec();
+        known.retain(|token| requested.split(' ').any(|asked| asked == *token));
+        known.join(" ")
+    }
+
     /// Whether `requested` asks for nothing that we know and did not grant. What we never knew was
     /// dropped at the first request and is dropped again.
     pub fn covers(&self, requested: &str) -> bool {
