@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Limited;
 
 use super::{
@@ -139,7 +139,7 @@ impl<'a> Call<'a> {
         request: Request<Body>,
         permit: &Permit,
     ) -> Result<Self, CallRefused> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let upstream = &*route.upstream;
         let below = parts.uri.path().strip_prefix(&*upstream.path);
         if !matches!(below, Some("" | "/")) {
@@ -150,27 +150,27 @@ impl<'a> Call<'a> {
         }
         let body = limited(app, &parts.headers, body)?;
         let is_modern = headers::is_modern(&parts.headers);
-        let mut crossing = headers::for_upstream(&parts.headers);
-        if !is_modern && let Some(session) = parts.headers.get(MCP_SESSION_ID) {
-            crossing.insert(MCP_SESSION_ID, open_session(app, permit, session)?);
+        let session = parts.headers.remove(MCP_SESSION_ID);
+        headers::keep_for_upstream(&mut parts.headers);
+        if !is_modern && let Some(session) = session {
+            let session = open_session(app, permit, &session)?;
+            parts.headers.insert(MCP_SESSION_ID, session);
         }
-        let mut request = Request::new(body);
         if let Destination::Remote {
             endpoint,
             credential,
         } = &upstream.destination
         {
-            *request.uri_mut() = credential.address(endpoint, parts.uri.query());
-            credential.set_on(&mut crossing);
+            parts.uri = credential.address(endpoint, parts.uri.query());
+            credential.set_on(&mut parts.headers);
         }
-        *request.method_mut() = parts.method.clone();
-        *request.headers_mut() = crossing;
+        parts.extensions = Extensions::new();
         Ok(Self {
             app,
             upstream,
-            method: parts.method,
+            method: parts.method.clone(),
             era: if is_modern { Era::Modern } else { Era::Legacy },
-            request,
+            request: Request::from_parts(parts, body),
         })
     }
 
@@ -208,19 +208,19 @@ impl<'a> Call<'a> {
             took,
         });
         let (mut parts, body) = response.into_parts();
-        let mut crossing = headers::for_client(&parts.headers);
+        let session = parts.headers.remove(MCP_SESSION_ID);
+        headers::keep_for_client(&mut parts.headers);
         if era == Era::Legacy
-            && let Some(session) = parts.headers.get(MCP_SESSION_ID)
+            && let Some(session) = session
             && let Ok(sealed) = HeaderValue::try_from(app.keys.seal(
                 Purpose::McpSession,
                 session.as_bytes(),
                 &session_context(upstream, &live.grant),
             ))
         {
-            crossing.insert(MCP_SESSION_ID, sealed);
+            parts.headers.insert(MCP_SESSION_ID, sealed);
         }
-        parts.headers = crossing;
-        parts.extensions = http::Extensions::new();
+        parts.extensions = Extensions::new();
         Response::from_parts(parts, body)
     }
 }

@@ -56,36 +56,38 @@ fn is_mcp(name: &HeaderName) -> bool {
     name.as_str().starts_with("mcp-")
 }
 
-/// The headers of a request that the upstream gets, without the session, which is translated.
-pub fn for_upstream(request: &HeaderMap) -> HeaderMap {
-    passed(request, is_for_upstream)
+/// Leaves in a request's headers what the upstream gets, without the session, which is translated.
+pub fn keep_for_upstream(request: &mut HeaderMap) {
+    keep(request, is_for_upstream);
 }
 
-/// The headers of a response that the client gets, without the session, which is translated.
-pub fn for_client(response: &HeaderMap) -> HeaderMap {
-    let mut headers = passed(response, is_for_client);
+/// Leaves in a response's headers what the client gets, without the session, which is translated,
+/// and adds what every answer says.
+pub fn keep_for_client(response: &mut HeaderMap) {
+    keep(response, is_for_client);
     // Whatever the upstream thinks of caches: what it said to one client is for nobody else.
-    headers.insert(header::CACHE_CONTROL, NOT_KEPT);
-    headers.insert(
+    response.insert(header::CACHE_CONTROL, NOT_KEPT);
+    response.insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
     if is_event_stream(response) {
-        headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        response.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     }
-    headers
 }
 
-fn passed(headers: &HeaderMap, passes: fn(&HeaderName) -> bool) -> HeaderMap {
-    let mut crossing = HeaderMap::with_capacity(headers.len() + 2);
+/// Removes what does not pass. In place, since most of what real clients and servers send does.
+fn keep(headers: &mut HeaderMap, passes: fn(&HeaderName) -> bool) {
     let has_connection = headers.contains_key(header::CONNECTION);
-    for (name, value) in headers {
-        let crosses = passes(name) && *name != MCP_SESSION_ID;
-        if crosses && !(has_connection && is_named_by_connection(name, headers)) {
-            crossing.append(name.clone(), value.clone());
-        }
+    let stays_here = |name: &&HeaderName| {
+        !passes(name)
+            || **name == MCP_SESSION_ID
+            || has_connection && is_named_by_connection(name, headers)
+    };
+    let removed: Vec<HeaderName> = headers.keys().filter(stays_here).cloned().collect();
+    for name in removed {
+        headers.remove(name);
     }
-    crossing
 }
 
 /// Whether `Connection` declares `name` to be for this hop only (RFC 9110 §7.6.1). What frames the
@@ -134,6 +136,18 @@ mod tests {
         for (name, value) in pairs {
             headers.append(*name, HeaderValue::from_static(value));
         }
+        headers
+    }
+
+    fn for_upstream(request: &HeaderMap) -> HeaderMap {
+        let mut headers = request.clone();
+        keep_for_upstream(&mut headers);
+        headers
+    }
+
+    fn for_client(response: &HeaderMap) -> HeaderMap {
+        let mut headers = response.clone();
+        keep_for_client(&mut headers);
         headers
     }
 
