@@ -241,7 +241,7 @@ async fn refresh(
         };
 
         // Commit.
-        let rotated = grant.rotated(to, asked.clone(), now, tokens);
+        let rotated = grant.rotated(to, &asked, now, tokens);
         keep_client(app, client, rotated.expires_at()).await?;
         if app
             .records()

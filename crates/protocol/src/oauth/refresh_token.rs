@@ -122,11 +122,11 @@ impl Grant {
 
     /// The grant after a rotation to generation `to`.
     #[must_use]
-    pub fn rotated(&self, to: u32, asked: Asked, now: Timestamp, policy: &TokenPolicy) -> Self {
+    pub fn rotated(&self, to: u32, asked: &Asked, now: Timestamp, policy: &TokenPolicy) -> Self {
         Self {
             generation: to,
             rotated_at: now,
-            rotated_with: self.normal(&asked),
+            rotated_with: self.normal(asked),
             access_used: false,
             idle_expires_at: now + policy.refresh_idle,
             ..self.clone()
@@ -271,7 +271,7 @@ mod tests {
             let repeated = wide.rotate(4, &asked(same), Timestamp(0), &policy);
             assert!(repeated.is_ok(), "{same:?}");
         }
-        let narrowed = wide.rotated(5, narrow.clone(), Timestamp(0), &policy);
+        let narrowed = wide.rotated(5, &narrow, Timestamp(0), &policy);
         assert!(narrowed.rotate(4, &narrow, Timestamp(0), &policy).is_ok());
         assert!(
             narrowed
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn rotating_renews_the_idle_time_and_forgets_use() {
         let policy = TokenPolicy::default();
-        let next = grant(5, true).rotated(6, Asked::default(), Timestamp(DAY), &policy);
+        let next = grant(5, true).rotated(6, &Asked::default(), Timestamp(DAY), &policy);
         assert_eq!((next.generation, next.access_used), (6, false));
         assert_eq!(next.idle_expires_at, Timestamp(31 * DAY));
         assert_eq!(next.absolute_expires_at, Timestamp(365 * DAY));

@@ -75,6 +75,26 @@ async fn a_client_signs_in_over_tcp_and_calls_with_the_operators_key() {
     assert_eq!(world.upstream.received().len(), 1);
 }
 
+/// MD-16: clients wait ten seconds for discovery, and a first start is part of that.
+#[tokio::test]
+async fn discovery_answers_well_within_ten_seconds_of_a_first_start() {
+    let upstream = Upstream::start().await;
+    let begun = Instant::now();
+    let proxy = Proxy::in_front_of(upstream.address).await;
+    let http = Http::to(proxy.address);
+    for document in ["oauth-protected-resource/mcp", "oauth-authorization-server"] {
+        let _ = http
+            .get(&format!("/.well-known/{document}"))
+            .await
+            .expect(200);
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
 /// S1-17, TK-15
 #[tokio::test]
 async fn client_and_tokens_survive_a_restart() {
