@@ -36,6 +36,9 @@ use crate::{
 /// How often expired records are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(5);
 
+/// Files that the program itself keeps open: listeners, the store, logs.
+const FILES: usize = 64;
+
 /// The name of the SQLite file in the data directory.
 const SQLITE_FILE: &str = "records.sqlite";
 
@@ -76,6 +79,7 @@ async fn serve(
         },
     };
     let limits = ConnectionLimits {
+        connections: connections(),
         shared_addresses: policy.trusted_proxies.clone(),
         ..ConnectionLimits::default()
     };
@@ -141,6 +145,33 @@ async fn open_store(settings: &Settings) -> anyhow::Result<SqlStore> {
         StoreKind::Sqlite => SqlStore::open_sqlite(&settings.data_dir.join(SQLITE_FILE)).await?,
         StoreKind::Postgres { url } => SqlStore::open_postgres(url.expose_secret()).await?,
     })
+}
+
+/// How many connections may be open at one time: as many as [`ConnectionLimits`] wants, if the
+/// operating system lets us have two files for each, one to the client and one to the upstream.
+fn connections() -> usize {
+    let wanted = ConnectionLimits::default().connections;
+    // Shells commonly start programs with 1,024 files although they may have many more.
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(files) => {
+            let possible = usize::try_from(files)
+                .unwrap_or(usize::MAX)
+                .saturating_sub(FILES)
+                / 2;
+            if possible < wanted {
+                tracing::warn!(
+                    possible,
+                    wanted,
+                    "few files may be open (ulimit -n), so few connections too"
+                );
+            }
+            possible.clamp(1, wanted)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the limit on open files cannot be read");
+            wanted
+        }
+    }
 }
 
 /// Removes expired records now and then.
