@@ -81,6 +81,10 @@ pub enum Event<'a> {
         error: ErrorCode,
         description: &'a str,
     },
+    /// A request came under a name that is not ours, while we run for this computer alone.
+    Misdirected { host: &'a str },
+    /// There is nothing at this path. Only told at all so that a mistyped address can be seen.
+    NotFound { path: &'a str },
     /// The program failed: the store, or itself.
     Failed {
         endpoint: Endpoint,

@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{TestServer, UPSTREAM_KEY, client::Tokens};
+use support::{TestServer, UPSTREAM_KEY, client::Tokens, policy};
 
 /// S1-01, S1-02, S2-05
 #[tokio::test]
@@ -41,4 +41,21 @@ async fn a_refresh_token_is_rotated_and_a_repeated_one_gets_the_same_answer() {
     for tokens in [&first, &second, &again] {
         let _ = client.call(tokens).await.expect(200);
     }
+}
+
+#[tokio::test]
+async fn an_approval_is_for_the_server_that_was_named_not_for_whatever_comes_to_its_address() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let tokens = client.sign_in().await;
+
+    let other = server.another(policy(&[("two", "/mcp")]));
+    let moved = client.on(&other);
+    let _ = moved.call(&tokens).await.expect(401);
+    let _ = moved.refresh(&tokens).await.refused(400, "invalid_grant");
+    assert!(other.upstream.received().is_empty());
+
+    // Nothing was ended by asking: with the old server back, all is as it was.
+    let _ = client.call(&tokens).await.expect(200);
+    let _ = client.refresh(&tokens).await.expect(200);
 }

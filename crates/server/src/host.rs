@@ -136,7 +136,10 @@ async fn serve(
 
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}: free the port, or set another one as {key}")
+        format!(
+            "cannot listen on {address}: free the port, or set another address as {key}{}",
+            if key == "listen" { " or LISTEN" } else { "" }
+        )
     })
 }
 

@@ -2,7 +2,10 @@
 
 use std::{error::Error, io::IsTerminal};
 
-use protocol::journal::{Event, Reader, UpstreamFailed};
+use protocol::{
+    journal::{CallRefused, Event, Reader, UpstreamFailed},
+    oauth::bearer,
+};
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -36,7 +39,7 @@ impl Reader for Logs {
                 client_id,
                 client_name,
             } => {
-                info!(client = %client_id, name = ?client_name, "a client registered");
+                info!(client = %client_id, name = client_name, "a client registered");
             }
             Event::DocumentFetched { client_id } => {
                 debug!(
@@ -125,11 +128,37 @@ impl Reader for Logs {
                 era,
                 took,
             } => {
-                debug!(upstream = upstream.name, client = %client_id, %method, status = status.as_u16(), ?era, took_ms = took.as_millis(), "forwarded");
+                let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                // A wrong path in the upstream's address shows as a 404 or 405 of its own.
+                if status.is_client_error() {
+                    info!(upstream = upstream.name, client = %client_id, %method, status = status.as_u16(), ?era, took_ms, "the upstream refused a call");
+                } else {
+                    debug!(upstream = upstream.name, client = %client_id, %method, status = status.as_u16(), ?era, took_ms, "forwarded");
+                }
+            }
+            Event::CallRefused {
+                upstream,
+                why: CallRefused::Bearer(bearer::Refused::NoToken),
+            } => {
+                info!(
+                    upstream = upstream.name,
+                    "a client without a token was told where to sign in"
+                );
             }
             Event::CallRefused { upstream, why } => {
                 info!(upstream = upstream.name, ?why, "a call was refused");
             }
+            Event::Misdirected { host } => {
+                warn!(
+                    host,
+                    "a request came under a name that is not ours: set PUBLIC_URL or public_url to the address that clients use"
+                );
+            }
+            // Mistyped addresses are worth a line, what scanners try is not.
+            Event::NotFound { path } if path == "/" || path.starts_with("/mcp") => {
+                info!(path, "there is nothing at this address");
+            }
+            Event::NotFound { path } => debug!(path, "there is nothing at this address"),
             Event::UpstreamFailed {
                 upstream,
                 why: UpstreamFailed::CredentialRefused(status),
@@ -138,7 +167,7 @@ impl Reader for Logs {
                 error!(
                     upstream = upstream.name,
                     status = status.as_u16(),
-                    "the upstream refuses our credential: renew it in the configuration"
+                    "the upstream refuses our credential: check that it is right and still valid"
                 );
             }
             Event::UpstreamFailed {

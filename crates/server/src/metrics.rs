@@ -55,6 +55,8 @@ pub struct Metrics {
     store_regression: Counter,
     grants_revoked: Family<Labels, Counter>,
     refused: Family<Labels, Counter>,
+    misdirected: Counter,
+    not_found: Counter,
     failures: Family<Labels, Counter>,
 }
 
@@ -180,6 +182,16 @@ impl Metrics {
                 "refused",
                 "Requests refused by OAuth endpoints and pages",
             ),
+            misdirected: counter(
+                &mut registry,
+                "misdirected",
+                "Requests under a name that is not ours",
+            ),
+            not_found: counter(
+                &mut registry,
+                "not_found",
+                "Requests for paths with nothing at them",
+            ),
             failures: family(
                 &mut registry,
                 "failures",
@@ -284,6 +296,8 @@ impl Reader for Metrics {
                     &[("endpoint", &name(&endpoint)), ("error", &error)],
                 );
             }
+            Event::Misdirected { .. } => drop(self.misdirected.inc()),
+            Event::NotFound { .. } => drop(self.not_found.inc()),
             Event::Failed { endpoint, .. } => {
                 count(&self.failures, &[("endpoint", &name(&endpoint))]);
             }

@@ -170,8 +170,35 @@ fn a_start_that_fails_says_why_and_exits_with_1() {
 }
 
 #[test]
+fn a_first_start_that_fails_leaves_no_passphrase_that_nobody_was_told() {
+    let directory = empty_directory();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run_in(directory.path(), &["serve"], &[("LISTEN", &address)]);
+    let error = fails(&output, 1);
+    assert!(
+        error.contains(&format!("cannot listen on {address}")),
+        "{error}"
+    );
+    assert!(directory.path().join("data/key").exists());
+    assert!(!directory.path().join("data/passphrase.hash").exists());
+}
+
+#[test]
+fn an_empty_variable_for_the_upstream_is_warned_about() {
+    let plan = load("", &[("UPSTREAM_URL", ""), ("UPSTREAM_TOKEN", "")]).unwrap();
+    assert_eq!(
+        plan.warnings,
+        [
+            "UPSTREAM_URL is empty, so it is taken as not set",
+            "UPSTREAM_TOKEN is empty, so it is taken as not set",
+        ]
+    );
+}
+
+#[test]
 fn the_environment_overrides_the_file() {
-    let file = "public_url = 'https://old.example'\nlisten = '127.0.0.1:1'\nsign_in.pin = 'k7wq2z'";
+    let file = "public_url = 'https://old.example'\nlisten = '127.0.0.1:1'\nsign_in.pin = 'k7wq2z'\ntrusted_proxies.ranges = ['127.0.0.1']";
     let plan = load(
         file,
         &[
@@ -341,6 +368,7 @@ fn the_first_start_tells_the_passphrase_and_later_ones_how_to_get_a_new_one() {
 
     In Claude Code, for example:
       claude mcp add --transport http demo http://127.0.0.1:8080/mcp
+      then type /mcp in it to sign in
 
     The page that opens then asks for this passphrase. It is shown only now, so keep it:
       <passphrase>
@@ -358,6 +386,7 @@ fn the_first_start_tells_the_passphrase_and_later_ones_how_to_get_a_new_one() {
 
     In Claude Code, for example:
       claude mcp add --transport http demo http://127.0.0.1:8080/mcp
+      then type /mcp in it to sign in
 
     Your passphrase is the one shown at the first start. For a new one, remove
     ./data/passphrase.hash and start again.
@@ -388,6 +417,9 @@ fn a_chosen_passphrase_is_not_shown_and_each_upstream_has_its_address() {
 
     In Claude Code, for example:
       claude mcp add --transport http notes https://mcp.example.com/mcp/notes
+      then type /mcp in it to sign in
+
+    The page that opens then asks for what you chose as passphrase or PIN.
     ");
     assert!(!directory.path().join("data/passphrase.hash").exists());
 }

@@ -163,6 +163,7 @@ impl Consent<'_> {
             code_challenge: self.transaction.code_challenge.clone(),
             subject: OWNER.to_owned(),
             resource: upstream.resource.clone(),
+            upstream: upstream.name.clone(),
             scope: self.transaction.scope.clone(),
             expires_at,
         });

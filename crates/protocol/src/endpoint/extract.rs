@@ -85,7 +85,7 @@ pub(super) async fn permit(
     else {
         return Err(invalid);
     };
-    if !token.opens(&live.grant, upstream.resource.as_str(), now) {
+    if !token.opens(&live.grant, upstream, now) {
         return Err(invalid);
     }
     if live.use_is_news(token.generation) {

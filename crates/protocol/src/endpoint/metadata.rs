@@ -22,7 +22,7 @@ pub(super) async fn describe_authorization_server_at(
 ) -> Response {
     match upstream_at(&app, &path) {
         Some(_) => document(&AuthorizationServer::at(&app.policy.issuer)),
-        None => respond::not_found().await,
+        None => respond::not_found(),
     }
 }
 
@@ -42,7 +42,7 @@ pub(super) async fn describe_resource(
                 &resource,
             ))
         }
-        None => respond::not_found().await,
+        None => respond::not_found(),
     }
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn describe_only_resource(State(app): State<App>) -> Response {
             only,
             only.resource.as_str(),
         )),
-        _ => respond::not_found().await,
+        _ => respond::not_found(),
     }
 }
 

@@ -124,7 +124,7 @@ impl Front {
             return respond::without_one_host();
         }
         if !origin::is_our_host(request.headers(), &self.app.policy.issuer) {
-            return respond::misdirected();
+            return respond::misdirected(&self.app, request.headers());
         }
         if let Some(route) = self.app.routes.find(request.uri().path()) {
             return mcp::answer_mcp_request(&self.app, route, request).await;
@@ -168,6 +168,6 @@ fn router(app: App) -> Router {
         .merge(for_people)
         .route("/health", get(health::report_alive))
         .route("/ready", get(health::report_ready))
-        .fallback(respond::not_found)
+        .fallback(respond::nothing_here)
         .with_state(app)
 }

@@ -2,8 +2,8 @@
 
 use std::{error::Error, time::Duration};
 
-use axum::body::Body;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::{body::Body, extract::State};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use http_body_util::LengthLimitError;
 use serde::Serialize;
 use serde_json::json;
@@ -50,18 +50,36 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
 }
 
 /// There is nothing at this path. JSON, since discovery stumbles over pages.
-pub(super) async fn not_found() -> Response<Body> {
+pub(super) fn not_found() -> Response<Body> {
     json(
         StatusCode::NOT_FOUND,
         &json!({ "error": "not_found", "error_description": "there is nothing at this address" }),
     )
 }
 
+/// What every path but ours is answered with.
+pub(super) async fn nothing_here(State(app): State<App>, uri: Uri) -> Response<Body> {
+    app.journal.record(&Event::NotFound { path: uri.path() });
+    not_found()
+}
+
 /// The request came under a name that is not ours.
-pub(super) fn misdirected() -> Response<Body> {
+pub(super) fn misdirected(app: &App, headers: &HeaderMap) -> Response<Body> {
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    app.journal.record(&Event::Misdirected {
+        host: host.unwrap_or_default(),
+    });
     json(
         StatusCode::MISDIRECTED_REQUEST,
-        &json!({ "error": "invalid_request", "error_description": "the Host header does not name this server" }),
+        &json!({
+            "error": "invalid_request",
+            "error_description": format!(
+                "the Host header does not name this server, whose public_url is {}",
+                app.policy.issuer,
+            ),
+        }),
     )
 }
 

@@ -148,6 +148,7 @@ async fn redeem(
         client_id: issued.client_id,
         subject: issued.subject,
         resource: issued.resource,
+        upstream: issued.upstream,
         scope: issued.scope,
         created_at: now,
         generation: 1,
@@ -209,6 +210,17 @@ async fn refresh(
         if grant.client_id != client.client_id {
             return Err(OAuthError::invalid_grant(
                 "the refresh token was issued to another client",
+            ));
+        }
+
+        if !app
+            .policy
+            .upstreams
+            .iter()
+            .any(|upstream| grant.is_for(upstream))
+        {
+            return Err(OAuthError::invalid_grant(
+                "the server that was approved is not here any more",
             ));
         }
 

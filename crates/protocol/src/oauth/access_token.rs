@@ -1,7 +1,7 @@
 //! What an access token says, and when it may be used.
 
 use super::grant::Grant;
-use crate::ports::Timestamp;
+use crate::{policy::UpstreamPolicy, ports::Timestamp};
 
 /// The readable part of an access token of ours, its MAC already found right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub struct AccessToken {
 pub struct Family(pub [u8; 16]);
 
 impl AccessToken {
-    /// Whether the token may be used at a resource, its grant being `grant` (RFC 8707 §2).
-    pub fn opens(&self, grant: &Grant, resource: &str, now: Timestamp) -> bool {
-        now < self.expires_at && grant.is_live(now) && grant.resource.as_str() == resource
+    /// Whether the token may be used at an upstream, its grant being `grant` (RFC 8707 §2).
+    pub fn opens(&self, grant: &Grant, upstream: &UpstreamPolicy, now: Timestamp) -> bool {
+        now < self.expires_at && grant.is_live(now) && grant.is_for(upstream)
     }
 }

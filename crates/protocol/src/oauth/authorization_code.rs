@@ -26,6 +26,8 @@ pub struct IssuedCode {
     pub code_challenge: CodeChallenge,
     pub subject: String,
     pub resource: Resource,
+    /// The name of the upstream that was approved.
+    pub upstream: String,
     pub scope: Scope,
     pub expires_at: Timestamp,
 }
@@ -108,6 +110,7 @@ mod tests {
             .unwrap(),
             subject: "owner".into(),
             resource: a.clone(),
+            upstream: "a".into(),
             scope: Scope::granted(None).unwrap(),
             expires_at: Timestamp(300),
         };

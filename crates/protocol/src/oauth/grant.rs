@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{identifiers::ClientId, identifiers::Resource, scope::Scope};
-use crate::ports::Timestamp;
+use crate::{policy::UpstreamPolicy, ports::Timestamp};
 
 /// A grant, and where its family of refresh tokens stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +12,9 @@ pub struct Grant {
     /// The person who approved the client.
     pub subject: String,
     pub resource: Resource,
+    /// The name of the upstream that was approved. Another one that is put at the same address
+    /// later was not.
+    pub upstream: String,
     pub scope: Scope,
     pub created_at: Timestamp,
     /// The generation of the one live refresh token, counted from 1.
@@ -54,6 +57,11 @@ impl Grant {
     /// Whether tokens of this grant may be used.
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.revoked.is_none() && now < self.expires_at()
+    }
+
+    /// Whether `upstream` is what the person approved.
+    pub fn is_for(&self, upstream: &UpstreamPolicy) -> bool {
+        self.upstream == upstream.name && self.resource == upstream.resource
     }
 
     /// When the grant ends if nothing more happens.

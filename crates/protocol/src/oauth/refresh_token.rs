@@ -158,6 +158,7 @@ mod tests {
             client_id: ClientId::presented("c"),
             subject: "owner".into(),
             resource: Resource::at(&Issuer::parse("https://gw.example").unwrap(), "/mcp"),
+            upstream: "one".into(),
             scope: Scope::granted(None).unwrap(),
             created_at: Timestamp(0),
             generation,

@@ -1,6 +1,8 @@
 //! `serve`: everything between a good configuration and the first request.
 
-use std::{fmt::Write as _, io::Write as _, path::Path};
+use std::{cell::Cell, fmt::Write as _, io::Write as _, path::Path};
+
+use anyhow::Context;
 
 use protocol::policy::Policy;
 use secrecy::{ExposeSecret, SecretString};
@@ -38,7 +40,22 @@ pub fn run(plan: Plan) -> anyhow::Result<()> {
     logs::start();
     let prepared = prepare(plan)?;
     let text = start_text(&prepared);
-    host::run(prepared, || std::io::stdout().write_all(text.as_bytes()))
+    let untold = match prepared.passphrase {
+        PassphraseNotice::New(_) => Some(prepared.settings.data_dir.join(passphrase::FILE_NAME)),
+        PassphraseNotice::Chosen | PassphraseNotice::ToldBefore => None,
+    };
+    let told = Cell::new(false);
+    let outcome = host::run(prepared, || {
+        std::io::stdout().write_all(text.as_bytes())?;
+        told.set(true);
+        Ok(())
+    });
+    // A passphrase that nobody was told is of no use: the next start makes another.
+    if let (Some(file), false) = (untold, told.get()) {
+        std::fs::remove_file(&file)
+            .with_context(|| format!("{} cannot be removed", file.display()))?;
+    }
+    outcome
 }
 
 /// Takes the keys from the data directory, or makes them at the first start.
@@ -95,7 +112,7 @@ fn write_start_text(text: &mut String, prepared: &Prepared) -> std::fmt::Result 
         writeln!(text, "\nIn Claude Code, for example:")?;
         writeln!(
             text,
-            "  claude mcp add --transport http {} {}",
+            "  claude mcp add --transport http {} {}\n  then type /mcp in it to sign in",
             upstream.name, upstream.resource
         )?;
     }
@@ -109,7 +126,10 @@ fn write_passphrase(
 ) -> std::fmt::Result {
     let file = data_dir.join(passphrase::FILE_NAME);
     match notice {
-        PassphraseNotice::Chosen => Ok(()),
+        PassphraseNotice::Chosen => writeln!(
+            text,
+            "\nThe page that opens then asks for what you chose as passphrase or PIN."
+        ),
         PassphraseNotice::ToldBefore => writeln!(
             text,
             "\nYour passphrase is the one shown at the first start. For a new one, remove\n{} and start again.",

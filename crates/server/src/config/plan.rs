@@ -169,6 +169,13 @@ pub(super) fn plan(
         })
     };
     let upstreams = drafts.into_iter().map(planned).collect::<Option<_>>()?;
+    if issuer.is_https() && trusted_proxies.is_empty() && listen?.ip().is_loopback() {
+        findings.warn(
+            &Key::of("trusted_proxies").child("ranges"),
+            "is empty: all clients of the proxy in front count as one, so five wrong passphrases \
+             of any of them make all of them wait; write ranges = [\"127.0.0.1\"]",
+        );
+    }
     Some(Plan {
         file,
         settings: Settings {

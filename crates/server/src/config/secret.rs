@@ -26,6 +26,11 @@ impl Environment {
             .collect()
     }
 
+    /// Whether a variable is set to nothing.
+    pub(super) fn is_empty(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(String::is_empty)
+    }
+
     /// A variable that overrides the file. An empty one counts as absent, since that is what
     /// container tools pass for a variable nobody set.
     pub(super) fn overriding(&self, name: &str) -> Option<&str> {

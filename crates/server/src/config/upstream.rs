@@ -48,6 +48,11 @@ pub(super) fn read(
     environment: &Environment,
     findings: &mut Findings<'_>,
 ) -> Vec<Draft> {
+    for name in ["UPSTREAM_URL", "UPSTREAM_TOKEN"] {
+        if environment.is_empty(name) {
+            findings.warn(&Key::Variable(name), "is empty, so it is taken as not set");
+        }
+    }
     let url = environment.overriding("UPSTREAM_URL");
     let token = environment.overriding("UPSTREAM_TOKEN");
     let in_file = Key::of("upstream");
@@ -97,6 +102,13 @@ fn from_environment(url: &str, token: Option<&str>, findings: &mut Findings<'_>)
     let url_key = Key::Variable("UPSTREAM_URL");
     let token_key = Key::Variable("UPSTREAM_TOKEN");
     let source = Source::Environment("UPSTREAM_TOKEN".to_owned());
+    if token.is_some_and(|token| token.to_ascii_lowercase().starts_with("bearer ")) {
+        findings.mistake(
+            &token_key,
+            "begins with the word Bearer, which is added anyway",
+            "leave it out",
+        );
+    }
     let credential = match token.map(|token| Described::bearer(token, &source)) {
         None => Some(Described::none()),
         Some(Ok(described)) => Some(described),
