@@ -181,6 +181,8 @@ fn tests(text: &str) -> Vec<(String, Vec<String>)> {
             let name = rest.split(['(', '<']).next().unwrap_or_default();
             if is_test {
                 ids.extend(ids_in(&name.to_uppercase().replace('_', "-")));
+                ids.sort();
+                ids.dedup();
                 found.push((name.to_owned(), std::mem::take(&mut ids)));
             }
             ids.clear();
