@@ -7,7 +7,8 @@
 //! - [`oauth`]: the rules, pure, one file for each word of the standards
 //! - [`identity`]: who the person is that approves a client
 //! - [`forward`]: what crosses the proxy, pure
-//! - [`token`], [`records`], [`grants`]: what tokens look like, what is stored, what is remembered
+//! - [`token`], [`records`], [`grants`], `streams`: what tokens look like, what is stored, what is
+//!   remembered, what is open
 //! - [`endpoint`]: the HTTP surface; `endpoint::Front` is the front door
 //! - [`journal`]: everything that happens, as one enum
 //! - [`policy`]: what the operator's configuration means
@@ -49,4 +50,5 @@ pub mod oauth;
 pub mod policy;
 pub mod ports;
 pub mod records;
+mod streams;
 pub mod token;

@@ -36,6 +36,10 @@ use crate::{
 /// How often expired records are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(5);
 
+/// How often it is looked whether the grants of open streams still live. Together with the time
+/// that a grant is believed this makes the five seconds that are promised.
+const STREAMS_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Files that the program itself keeps open: listeners, the store, logs.
 const FILES: usize = 64;
 
@@ -91,7 +95,8 @@ async fn serve(
         upstream: Arc::new(upstreams),
     };
     let journal = Journal::new(vec![Box::new(Logs), Box::new(Arc::clone(&metrics))]);
-    let front = Front::new(App::new(policy, master_key.as_bytes(), ports, journal));
+    let app = App::new(policy, master_key.as_bytes(), ports, journal);
+    let front = Front::new(app.clone());
 
     let stop = CancellationToken::new();
     let listener = bind(settings.listen, "listen").await?;
@@ -110,6 +115,7 @@ async fn serve(
         ));
     }
     background.spawn(sweep_until(stop.clone(), Arc::clone(&store), clock));
+    background.spawn(end_streams_until(stop.clone(), app));
     let answering = background.spawn(listen::serve(
         listener,
         limits,
@@ -174,6 +180,14 @@ fn connections() -> usize {
             tracing::warn!(%error, "the limit on open files cannot be read");
             wanted
         }
+    }
+}
+
+/// Ends the event streams of grants that ended elsewhere or by themselves.
+async fn end_streams_until(stop: CancellationToken, app: App) {
+    let mut interval = tokio::time::interval(STREAMS_INTERVAL);
+    while stop.run_until_cancelled(interval.tick()).await.is_some() {
+        app.end_streams_of_ended_grants().await;
     }
 }
 

@@ -51,7 +51,7 @@ const AREAS: [(&str, &str, &[u32]); 13] = [
             1, 2, 3, 4, 5, 7, 9, 10, 11, 12, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25,
         ],
     ),
-    ("RV", "Revocation", &[1, 2, 3]),
+    ("RV", "Revocation", &[1, 2, 3, 4]),
     (
         "TL",
         "Transport with sessions, up to 2025-11-25",

@@ -334,7 +334,7 @@ fn a_shared_store_makes_grants_go_stale() {
     assert_eq!(sqlite.policy.grant_freshness, None);
     let postgres = load("store = 'postgres://me@db/proxy'", &[]).unwrap();
     let postgres = prepare_in(&empty_directory(), postgres);
-    assert_eq!(postgres.policy.grant_freshness.unwrap().as_secs(), 5);
+    assert_eq!(postgres.policy.grant_freshness.unwrap().as_secs(), 3);
 }
 
 /// Prepares a start with `directory` as the working directory would be.

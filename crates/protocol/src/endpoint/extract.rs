@@ -31,6 +31,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Permit {
     upstream: Arc<UpstreamPolicy>,
+    family: Family,
     live: Arc<LiveGrant>,
 }
 
@@ -48,6 +49,11 @@ impl Permit {
     /// The client that the token was issued to.
     pub fn client_id(&self) -> &ClientId {
         &self.live.grant.client_id
+    }
+
+    /// The grant's name.
+    pub(super) fn family(&self) -> Family {
+        self.family
     }
 
     /// What they agreed on.
@@ -93,11 +99,15 @@ pub(super) async fn permit(
     }
     Ok(Permit {
         upstream: Arc::clone(upstream),
+        family: token.family,
         live,
     })
 }
 
-async fn live_grant(app: &App, family: Family) -> Result<Option<Arc<LiveGrant>>, StoreError> {
+pub(super) async fn live_grant(
+    app: &App,
+    family: Family,
+) -> Result<Option<Arc<LiveGrant>>, StoreError> {
     let elapsed = app.ports.clock.elapsed();
     if let Some(live) = app.grants.fresh(family, elapsed) {
         return Ok(Some(live));

@@ -183,7 +183,7 @@ impl<'a> Call<'a> {
             era,
             request,
         } = self;
-        let live = Arc::clone(permit.live());
+        let (family, live) = (permit.family(), Arc::clone(permit.live()));
         let started = app.ports.clock.elapsed();
         let response = match app.ports.upstream.send(permit, request).await {
             Ok(response) => response,
@@ -221,6 +221,11 @@ impl<'a> Call<'a> {
             parts.headers.insert(MCP_SESSION_ID, sealed);
         }
         parts.extensions = Extensions::new();
+        let body = if headers::is_event_stream(&parts.headers) {
+            app.streams.until_end_of(family, body)
+        } else {
+            body
+        };
         Response::from_parts(parts, body)
     }
 }

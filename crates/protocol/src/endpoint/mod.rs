@@ -35,6 +35,7 @@ use crate::{
     policy::Policy,
     ports::{Clock, Entropy, Fetch, Store, Upstream},
     records::Records,
+    streams::Streams,
     token::Keys,
 };
 
@@ -58,6 +59,8 @@ pub struct Parts {
     pub(crate) journal: Journal,
     pub(crate) grants: LiveGrants,
     pub(crate) documents: Documents,
+    /// Event streams, which end with their grant.
+    pub(crate) streams: Streams,
     /// Wrong passphrases and PINs.
     pub(crate) attempts: Attempts,
     /// Refresh answers given again, counted by the rotation that they repeat.
@@ -75,6 +78,7 @@ impl App {
             keys: Keys::derive(key, &policy.issuer),
             grants: LiveGrants::new(policy.grant_freshness),
             documents: Documents::default(),
+            streams: Streams::default(),
             attempts: Attempts::default(),
             repetitions: token::Repetitions::default(),
             routes: mcp::Routes::new(&policy),
@@ -83,6 +87,20 @@ impl App {
             ports,
             journal,
         }))
+    }
+
+    /// Ends the event streams whose grant has ended: by expiry, or on another process that shares
+    /// the store. What ends here ends its streams by itself. The host calls this every few seconds.
+    pub async fn end_streams_of_ended_grants(&self) {
+        let now = self.ports.clock.now();
+        for family in self.streams.families() {
+            // A store in trouble is no reason to end anything.
+            if let Ok(live) = extract::live_grant(self, family).await
+                && !live.is_some_and(|live| live.grant.is_live(now))
+            {
+                self.streams.end(family);
+            }
+        }
     }
 
     pub(crate) fn records(&self) -> Records<'_> {

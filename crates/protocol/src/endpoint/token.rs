@@ -299,6 +299,7 @@ pub(super) async fn revoke(app: &App, family: Family, why: Revoked) -> Result<()
             .inspect_err(|_| app.grants.forget(family))?;
         if written {
             let revoked = learn(app, family, revoked, read.version + 1);
+            app.streams.end(family);
             app.journal.record(&Event::GrantRevoked {
                 client_id: &revoked.client_id,
                 grant: &token::fingerprint(&family.0),

@@ -54,6 +54,7 @@ pub const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// The whole proxy but for the operating system.
 #[derive(Clone)]
 pub struct TestServer {
+    pub app: App,
     pub front: Front,
     pub clock: Arc<FakeClock>,
     pub store: Arc<FaultyStore>,
@@ -102,9 +103,10 @@ impl TestServer {
             upstream: upstream.clone(),
         };
         let readers = Journal::new(vec![Box::new(Arc::clone(&journal))]);
-        let front = Front::new(App::new(policy, &[7; 32], ports, readers));
+        let app = App::new(policy, &[7; 32], ports, readers);
         Self {
-            front,
+            front: Front::new(app.clone()),
+            app,
             clock,
             store,
             fetch,

@@ -63,8 +63,9 @@ pub enum StoreKind {
     Postgres { url: SecretString },
 }
 
-/// How long another process may be unaware of a revocation.
-const SHARED_STORE_FRESHNESS: Duration = Duration::from_secs(5);
+/// How long a grant is believed that another process may have ended. Open streams are looked at
+/// every two seconds beside, so that a revocation holds everywhere within five.
+const SHARED_STORE_FRESHNESS: Duration = Duration::from_secs(3);
 
 impl Plan {
     /// The policy of a proxy where people sign in with `sign_in`, and the settings of its host.

@@ -1,0 +1,101 @@
+//! Event streams end with the grant that opened them, and not only when they end by themselves.
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use http_body::{Frame, SizeHint};
+
+use crate::oauth::access_token::Family;
+
+/// The streams that are open in this process, by grant.
+#[derive(Default)]
+pub(crate) struct Streams(Mutex<HashMap<Family, Vec<Weak<Ending>>>>);
+
+/// What one stream listens to beside its upstream.
+#[derive(Default)]
+struct Ending {
+    is_over: AtomicBool,
+    stream: AtomicWaker,
+}
+
+impl Streams {
+    /// Makes `body` end, as if the upstream had ended it, when the grant of `family` does.
+    pub(crate) fn until_end_of(&self, family: Family, body: Body) -> Body {
+        let ending = Arc::<Ending>::default();
+        let mut streams = self.streams();
+        let open = streams.entry(family).or_default();
+        open.retain(|ending| ending.strong_count() > 0);
+        open.push(Arc::downgrade(&ending));
+        Body::new(UntilEnd {
+            body: Some(body),
+            ending,
+        })
+    }
+
+    /// Ends every stream of a grant that has ended.
+    pub(crate) fn end(&self, family: Family) {
+        let open = self.streams().remove(&family).unwrap_or_default();
+        for ending in open.iter().filter_map(Weak::upgrade) {
+            ending.is_over.store(true, Ordering::Release);
+            ending.stream.wake();
+        }
+    }
+
+    /// The grants that have streams open.
+    pub(crate) fn families(&self) -> Vec<Family> {
+        let mut streams = self.streams();
+        streams.retain(|_, open| open.iter().any(|ending| ending.strong_count() > 0));
+        streams.keys().copied().collect()
+    }
+
+    fn streams(&self) -> MutexGuard<'_, HashMap<Family, Vec<Weak<Ending>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A body that goes on until its upstream or its grant ends it.
+struct UntilEnd {
+    body: Option<Body>,
+    ending: Arc<Ending>,
+}
+
+impl http_body::Body for UntilEnd {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        // First, so that an end that comes between is not missed.
+        self.ending.stream.register(cx.waker());
+        if self.ending.is_over.load(Ordering::Acquire) {
+            // Gone at once, and with it the connection to the upstream.
+            self.body = None;
+        }
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body
+            .as_ref()
+            .is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
