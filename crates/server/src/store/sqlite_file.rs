@@ -25,8 +25,8 @@ const COMPANIONS: [&str; 4] = ["", "-journal", "-wal", "-shm"];
 #[derive(Debug)]
 pub(super) struct SqliteFile {
     path: PathBuf,
-    /// Held, never read: the lock ends with it, also when the process is killed.
-    _lock: File,
+    /// Held, never read: the lock ends at the latest with the process.
+    lock: File,
 }
 
 impl SqliteFile {
@@ -49,7 +49,7 @@ impl SqliteFile {
             .open(beside(&path, ".lock"))
             .map_err(inaccessible)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+            Ok(()) => Ok(Self { path, lock }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse { file: path }),
             Err(TryLockError::Error(reason)) => Err(inaccessible(reason)),
         }
@@ -193,4 +193,14 @@ fn options(path: &Path) -> Result<AnyConnectOptions, OpenError> {
         .parse()
         .map(AnyConnectOptions::disable_statement_logging)
         .map_err(|_| not_utf8())
+}
+
+impl Drop for SqliteFile {
+    /// Gives the lock back by name. To close the file would not do while a process that was just
+    /// forked, and is about to run another program, has it open too.
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, "the lock beside the database was not given back");
+        }
+    }
 }
