@@ -19,6 +19,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
     cli::serve::Prepared,
@@ -27,6 +28,7 @@ use crate::{
     fetch::{GuardedFetch, SystemNetwork},
     listen::{self, ConnectionLimits},
     logs::Logs,
+    marks,
     metrics::Metrics,
     store::SqlStore,
     system::{SystemClock, SystemEntropy},
@@ -40,6 +42,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_mins(5);
 /// that a grant is believed this makes the five seconds that are promised.
 const STREAMS_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often the time is written down. Tokens that expired since can live again if the program
+/// starts anew with a clock that was set back.
+const MARK_INTERVAL: Duration = Duration::from_mins(1);
+
 /// Files that the program itself keeps open: listeners, the store, logs.
 const FILES: usize = 64;
 
@@ -47,12 +53,16 @@ const FILES: usize = 64;
 const SQLITE_FILE: &str = "records.sqlite";
 
 /// Runs the proxy until a signal ends it. `announce` is called once it serves.
-pub fn run(prepared: Prepared, announce: impl FnOnce() -> io::Result<()>) -> anyhow::Result<()> {
+pub fn run(
+    prepared: Prepared,
+    lost_lines: ErrorCounter,
+    announce: impl FnOnce() -> io::Result<()>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the runtime cannot start")?;
-    let outcome = runtime.block_on(serve(prepared, announce));
+    let outcome = runtime.block_on(serve(prepared, lost_lines, announce));
     // After a second signal tasks may still run; nobody waits for them.
     runtime.shutdown_background();
     outcome
@@ -60,6 +70,7 @@ pub fn run(prepared: Prepared, announce: impl FnOnce() -> io::Result<()>) -> any
 
 async fn serve(
     prepared: Prepared,
+    lost_lines: ErrorCounter,
     announce: impl FnOnce() -> io::Result<()>,
 ) -> anyhow::Result<()> {
     let Prepared {
@@ -70,9 +81,11 @@ async fn serve(
     } = prepared;
     let mut signals = Signals::new()?;
     let store = Arc::new(open_store(&settings).await?);
+    marks::check_key(&*store, &master_key).await?;
     let clock = Arc::new(SystemClock::new());
+    marks::recall_time(&*store, &clock).await?;
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    let metrics = Metrics::new(&policy);
+    let metrics = Metrics::new(&policy, lost_lines);
     let tls = system_tls().context("the system's TLS certificates cannot be loaded")?;
     let upstreams = Upstreams {
         remote: RemoteUpstream::new(tls.clone(), &UpstreamTimeouts::default()),
@@ -114,6 +127,11 @@ async fn serve(
             },
         ));
     }
+    background.spawn(mark_time_until(
+        stop.clone(),
+        Arc::clone(&store),
+        Arc::clone(&clock),
+    ));
     background.spawn(sweep_until(stop.clone(), Arc::clone(&store), clock));
     background.spawn(end_streams_until(stop.clone(), app));
     let answering = background.spawn(listen::serve(
@@ -188,6 +206,25 @@ async fn end_streams_until(stop: CancellationToken, app: App) {
     let mut interval = tokio::time::interval(STREAMS_INTERVAL);
     while stop.run_until_cancelled(interval.tick()).await.is_some() {
         app.end_streams_of_ended_grants().await;
+    }
+}
+
+/// Writes the time down now and then, for a start with a clock that was set back.
+async fn mark_time_until(stop: CancellationToken, store: Arc<SqlStore>, clock: Arc<SystemClock>) {
+    let mut interval = tokio::time::interval(MARK_INTERVAL);
+    let mut is_told = false;
+    while stop.run_until_cancelled(interval.tick()).await.is_some() {
+        if let Err(error) = marks::mark_time(&*store, &clock).await {
+            tracing::warn!(%error, "the time could not be written down");
+        }
+        let ahead = clock.ahead();
+        if ahead > MARK_INTERVAL && !is_told {
+            tracing::warn!(
+                seconds = ahead.as_secs(),
+                "the clock of this machine is behind the time that was known: time goes on from there, so that what has expired stays expired"
+            );
+            is_told = true;
+        }
     }
 }
 

@@ -59,7 +59,7 @@ impl KeyFileError {
             ),
             Self::Shared(path) => format!("chmod 600 {}", path.display()),
             Self::Format(path) => format!(
-                "restore {path} from a backup; or remove it to have a new one made, which ends every connection",
+                "restore {path} from a backup; or begin anew, which ends every connection: remove it, and empty the store",
                 path = path.display()
             ),
             Self::Placeholder(path) => {

@@ -8,6 +8,7 @@ pub mod host;
 pub mod key_file;
 pub mod listen;
 pub mod logs;
+mod marks;
 pub mod metrics;
 pub mod passphrase;
 mod private_file;

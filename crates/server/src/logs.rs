@@ -1,27 +1,44 @@
 //! The journal as log lines: for people on a terminal, as JSON elsewhere.
 
-use std::{error::Error, io::IsTerminal};
+use std::{error::Error, io::IsTerminal, panic};
 
 use protocol::{
     journal::{CallRefused, Event, Reader, UpstreamFailed},
     oauth::bearer,
 };
 use tracing::{debug, error, info, warn};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-/// Starts logging to standard error. `RUST_LOG` chooses the level, `info` by default.
-pub fn start() {
+/// Lines that may wait for whoever reads them. Further ones are lost: a request never waits for
+/// its log line.
+const LINES_WAITING: usize = 4096;
+
+/// Starts logging to standard error. `RUST_LOG` chooses the level, `info` by default. Lines are
+/// written until the guard is dropped; the counter knows how many were lost.
+pub fn start() -> (WorkerGuard, ErrorCounter) {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_WAITING)
+        .thread_name("logs")
+        .finish(std::io::stderr());
+    let lost = writer.error_counter();
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .from_env_lossy();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(writer);
     if std::io::stderr().is_terminal() {
         lines.with_target(false).init();
     } else {
         lines.json().flatten_event(true).with_target(false).init();
     }
+    // Written by the panicking thread itself, its text would wait for a reader that stalls.
+    panic::set_hook(Box::new(|panicked| {
+        let at = panicked.location().map(ToString::to_string);
+        error!(at, text = panicked.payload_as_str(), "the program panicked");
+    }));
+    (guard, lost)
 }
 
 /// Writes each event as one line. What clients say of themselves is quoted and escaped.

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     fmt::Debug,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
 use axum::body::Body;
@@ -19,6 +19,7 @@ use protocol::{
     oauth::{grant::Revoked, refresh_token::Repeated},
     policy::Policy,
 };
+use tracing_appender::non_blocking::ErrorCounter;
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -58,6 +59,8 @@ pub struct Metrics {
     misdirected: Counter,
     not_found: Counter,
     failures: Family<Labels, Counter>,
+    log_lines_lost: Counter,
+    lost: ErrorCounter,
 }
 
 /// What is counted of each call, ready at hand.
@@ -71,7 +74,7 @@ impl Metrics {
         clippy::too_many_lines,
         reason = "one line for each metric, nothing else"
     )]
-    pub fn new(policy: &Policy) -> Arc<Self> {
+    pub fn new(policy: &Policy, lost: ErrorCounter) -> Arc<Self> {
         let mut registry = Registry::with_prefix("mcp_oauth_proxy");
         let calls: Family<Labels, Counter> = Family::default();
         let seconds: Family<Labels, Histogram> =
@@ -197,6 +200,12 @@ impl Metrics {
                 "failures",
                 "Requests that failed because the store or the program did",
             ),
+            log_lines_lost: counter(
+                &mut registry,
+                "log_lines_lost",
+                "Lines of the log that nobody read in time",
+            ),
+            lost,
             registry: Mutex::default(),
         };
         *metrics
@@ -214,6 +223,8 @@ impl Metrics {
         } else if request.method() != Method::GET {
             *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
         } else {
+            let lost = u64::try_from(self.lost.dropped_lines()).unwrap_or(u64::MAX);
+            self.log_lines_lost.inner().store(lost, Ordering::Relaxed);
             let mut page = String::new();
             let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
             // Writing into a string cannot fail.

@@ -1,13 +1,20 @@
 //! The operating system's clock and generator of randomness.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use protocol::ports::{Clock, Entropy, Timestamp};
 
-/// The clock of this machine.
+/// The clock of this machine, as long as it goes forward. When it is set back, time goes on from
+/// where it was: what has expired stays expired.
 #[derive(Debug)]
 pub struct SystemClock {
     started: Instant,
+    /// What the wall clock would have said at `started` had it always gone like the monotonic
+    /// one, in milliseconds; the latest of all that it was found to be.
+    origin: AtomicI64,
 }
 
 impl SystemClock {
@@ -18,8 +25,47 @@ impl SystemClock {
     pub fn new() -> Self {
         Self {
             started: Instant::now(),
+            origin: AtomicI64::new(i64::MIN),
         }
     }
+
+    /// Goes on from `latest` if the clock of the machine is behind that.
+    pub fn is_past(&self, latest: Timestamp) {
+        let origin = latest.0.saturating_mul(1000) - milliseconds(self.elapsed());
+        self.origin.fetch_max(origin, Ordering::Relaxed);
+    }
+
+    /// How far it is ahead of the machine's.
+    pub fn ahead(&self) -> Duration {
+        let now = self.milliseconds();
+        let ahead = now.saturating_sub(milliseconds(wall_clock()));
+        Duration::from_millis(u64::try_from(ahead).unwrap_or_default())
+    }
+
+    fn milliseconds(&self) -> i64 {
+        let elapsed = milliseconds(self.elapsed());
+        let origin = milliseconds(wall_clock()) - elapsed;
+        let known = self.origin.load(Ordering::Relaxed);
+        if origin > known {
+            self.origin.fetch_max(origin, Ordering::Relaxed);
+        }
+        origin.max(known).saturating_add(elapsed)
+    }
+}
+
+/// Time since 1970. A machine whose clock stands before that has no time worth speaking of.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the implementation of Clock that everything else goes through"
+)]
+fn wall_clock() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Default for SystemClock {
@@ -29,16 +75,8 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the implementation of Clock that everything else goes through"
-    )]
     fn now(&self) -> Timestamp {
-        // A machine whose clock stands before 1970 has no time worth speaking of.
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Timestamp::default() + since
+        Timestamp(self.milliseconds().div_euclid(1000))
     }
 
     fn elapsed(&self) -> Duration {
@@ -72,6 +110,20 @@ mod tests {
         assert!(clock.now() > Timestamp(1_700_000_000));
         let first = clock.elapsed();
         assert!(clock.elapsed() >= first);
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_goes_on_from_the_latest_time_that_is_known() {
+        let clock = SystemClock::new();
+        assert!(clock.ahead() < Duration::from_secs(1));
+        let latest = clock.now() + Duration::from_hours(1);
+        clock.is_past(latest);
+        assert!(clock.now() >= latest);
+        assert!(clock.now() <= latest + Duration::from_mins(1));
+        assert!(clock.ahead() > Duration::from_mins(59));
+
+        clock.is_past(Timestamp(0));
+        assert!(clock.now() >= latest);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub enum PassphraseNotice {
 
 /// Runs the proxy that `plan` describes.
 pub fn run(plan: Plan) -> anyhow::Result<()> {
-    logs::start();
+    let (_writes_the_rest, lost_lines) = logs::start();
     let prepared = prepare(plan)?;
     let text = start_text(&prepared);
     let untold = match prepared.passphrase {
@@ -45,10 +45,11 @@ pub fn run(plan: Plan) -> anyhow::Result<()> {
         PassphraseNotice::Chosen | PassphraseNotice::ToldBefore => None,
     };
     let told = Cell::new(false);
-    let outcome = host::run(prepared, || {
-        std::io::stdout().write_all(text.as_bytes())?;
-        told.set(true);
-        Ok(())
+    let outcome = host::run(prepared, lost_lines, || {
+        let written = std::io::stdout().write_all(text.as_bytes());
+        told.set(written.is_ok());
+        // Without news in it, a text that nobody can read is no reason not to serve.
+        written.or_else(|error| untold.as_ref().map_or(Ok(()), |_| Err(error)))
     });
     // A passphrase that nobody was told is of no use: the next start makes another.
     if let (Some(file), false) = (untold, told.get()) {

@@ -1,0 +1,126 @@
+//! What a deployment writes down about itself, beside the records: which key it has, and how late
+//! it is.
+
+use anyhow::{Context, bail};
+use protocol::{
+    ports::{Clock, Store, StoreError, Timestamp},
+    token::fingerprint,
+};
+
+use crate::{key_file::MasterKey, system::SystemClock};
+
+const KEY: &str = "mark/key";
+const TIME: &str = "mark/time";
+
+/// Marks are not swept.
+const NEVER: Timestamp = Timestamp(i64::MAX);
+
+/// Makes sure that the records were made with `key`; the first key is the store's for ever. With
+/// another one nobody's token would be recognised, and every client would believe that its
+/// grant had been ended.
+pub(crate) async fn check_key(store: &dyn Store, key: &MasterKey) -> anyhow::Result<()> {
+    let mark = fingerprint(&[b"key check", key.as_bytes().as_slice()].concat());
+    let unknown = "it is not known which key the store belongs to";
+    let mut found = store.get(KEY).await.context(unknown)?;
+    if found.is_none() {
+        if store
+            .insert(KEY, mark.clone().into(), NEVER)
+            .await
+            .context(unknown)?
+        {
+            return Ok(());
+        }
+        found = store.get(KEY).await.context(unknown)?;
+    }
+    if found.is_none_or(|found| found.value != mark) {
+        bail!(
+            "the store belongs to another key than the one in the data directory, which is made \
+             anew when it is missing: restore the key file; or begin with an empty store, which \
+             ends every connection"
+        );
+    }
+    Ok(())
+}
+
+/// Holds `clock` to the latest time that was written down.
+pub(crate) async fn recall_time(store: &dyn Store, clock: &SystemClock) -> anyhow::Result<()> {
+    let read = latest(store).await;
+    if let Some((latest, _)) = read.context("the latest time is not known")? {
+        clock.is_past(latest);
+    }
+    Ok(())
+}
+
+/// Writes the time down, unless another process has written a later one: then that counts.
+pub(crate) async fn mark_time(store: &dyn Store, clock: &SystemClock) -> Result<(), StoreError> {
+    let known = latest(store).await?;
+    if let Some((latest, _)) = known {
+        clock.is_past(latest);
+    }
+    let now = clock.now().0.to_string().into();
+    // `false`: another process was first, and its time is as good.
+    let _ = match known {
+        Some((_, version)) => store.replace(TIME, version, now, NEVER).await?,
+        None => store.insert(TIME, now, NEVER).await?,
+    };
+    Ok(())
+}
+
+async fn latest(store: &dyn Store) -> Result<Option<(Timestamp, u64)>, StoreError> {
+    let Some(found) = store.get(TIME).await? else {
+        return Ok(None);
+    };
+    let latest = serde_json::from_slice(&found.value).map_err(StoreError::new)?;
+    Ok(Some((latest, found.version)))
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::memory::MemoryStore;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{key_file::load_or_create, system::SystemEntropy};
+
+    fn new_key() -> MasterKey {
+        let directory = TempDir::new().unwrap();
+        load_or_create(directory.path(), &SystemEntropy).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_store_is_opened_with_its_own_key_only() {
+        let store = MemoryStore::default();
+        let [own, other] = [new_key(), new_key()];
+        check_key(&store, &own).await.unwrap();
+        check_key(&store, &own).await.unwrap();
+        let refusal = check_key(&store, &other).await.unwrap_err().to_string();
+        assert!(refusal.contains("another key"), "{refusal}");
+        check_key(&store, &own).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_latest_time_outlives_the_clock_that_saw_it() {
+        let store = MemoryStore::default();
+        let before = SystemClock::new();
+        recall_time(&store, &before).await.unwrap();
+        let latest = before.now() + std::time::Duration::from_hours(24);
+        before.is_past(latest);
+        mark_time(&store, &before).await.unwrap();
+
+        let after = SystemClock::new();
+        assert!(after.now() < latest);
+        recall_time(&store, &after).await.unwrap();
+        assert!(after.now() >= latest);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_behind_learns_from_one_that_is_ahead() {
+        let store = MemoryStore::default();
+        let [behind, ahead] = [SystemClock::new(), SystemClock::new()];
+        ahead.is_past(ahead.now() + std::time::Duration::from_hours(1));
+        mark_time(&store, &behind).await.unwrap();
+        mark_time(&store, &ahead).await.unwrap();
+        mark_time(&store, &behind).await.unwrap();
+        assert!(behind.ahead() > std::time::Duration::from_mins(59));
+    }
+}
