@@ -28,6 +28,14 @@ wasm:
 docs:
     .ci/run docs
 
+# Checks licences, sources, duplicates and advisories of all dependencies, and writes the SBOM
+supply:
+    .ci/run supply
+
+# Writes what is in the binary to target/sbom, as CycloneDX
+sbom:
+    .ci/run sbom
+
 # Proves the release build with real clients, servers, the conformance suite and a browser
 interop *parts:
     cargo build --release

@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use super::migrations::MigrationError;
+use crate::config::show_duration;
 
 /// Names the file or server, the reason and the way out. Never carries a password.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +96,7 @@ pub enum OpenError {
     /// The server accepts and says nothing.
     #[error(
         "the PostgreSQL server {server} did not answer within {}; check store and the network \
-         between", humantime::format_duration(*.patience)
+         between", show_duration(*.patience)
     )]
     Silent { server: String, patience: Duration },
 

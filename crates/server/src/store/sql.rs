@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::{migrations::Dialect, writer::WriteQueue};
+use crate::config::show_duration;
 
 /// A statement with its values, ready to run on either database.
 pub(super) type Statement = Query<'static, Any, AnyArguments>;
@@ -68,10 +69,7 @@ pub struct SqlStore {
 /// Why a statement has no outcome, beside what the database says.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoOutcome {
-    #[error(
-        "the database did not answer within {}",
-        humantime::format_duration(PATIENCE)
-    )]
+    #[error("the database did not answer within {}", show_duration(PATIENCE))]
     TooLate,
     #[error("the store is closed")]
     Closed,
