@@ -3,7 +3,7 @@
 
 use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use crate::{
     oauth::{
@@ -93,24 +93,41 @@ pub enum Event<'a> {
     },
     /// A call went to an upstream and its answer began.
     CallForwarded {
-        upstream: &'a UpstreamPolicy,
-        client_id: &'a ClientId,
-        method: &'a http::Method,
-        status: StatusCode,
+        call: Call<'a>,
         era: Era,
         took: Duration,
     },
     /// A call was refused before it reached the upstream.
-    CallRefused {
-        upstream: &'a UpstreamPolicy,
-        why: CallRefused,
-    },
+    CallRefused { call: Call<'a>, why: CallRefused },
     /// The upstream gave no answer, or one that is not passed on.
     UpstreamFailed {
-        upstream: &'a UpstreamPolicy,
+        call: Call<'a>,
         why: UpstreamFailed,
         cause: Option<&'a (dyn Error + 'static)>,
     },
+}
+
+/// A call: who made it, what for, and what came of it. One event tells each of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    pub upstream: &'a UpstreamPolicy,
+    /// Known once the token has proved it.
+    pub caller: Option<Caller<'a>>,
+    pub method: &'a Method,
+    /// What the client says in its headers that it asks for, of clients that say it. The upstream
+    /// goes by the body, which nobody here reads.
+    pub claimed_method: Option<&'a str>,
+    /// The tool that it says it calls.
+    pub claimed_tool: Option<&'a str>,
+    /// What the client was answered.
+    pub status: StatusCode,
+}
+
+/// A person, and the client that calls for them.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    pub subject: &'a str,
+    pub client_id: &'a ClientId,
 }
 
 /// Which endpoint an event is about.
@@ -150,6 +167,8 @@ pub enum CallRefused {
     /// A browser page of another origin asked.
     Origin,
     Method,
+    /// A header that says one thing says two.
+    Repeated,
     /// The request body is larger than the limit.
     TooLarge,
     /// The MCP session is unknown, or another client's.

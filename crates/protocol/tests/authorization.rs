@@ -543,6 +543,31 @@ async fn hints_and_unknown_parameters_are_ignored_and_nothing_is_issued_silently
     assert_eq!(server.journal.count("Approved"), 1);
 }
 
+/// AZ-27: no approval is remembered, so none can be taken for another one.
+#[tokio::test]
+async fn who_approved_a_client_a_moment_ago_is_asked_again_for_anything_else() {
+    let server = TestServer::with_two_upstreams();
+    let client = client_at(&server, &["http://localhost/callback", REDIRECT_URI]).await;
+    let mut browser = Browser::default();
+    let first = ("redirect_uri", Some("http://localhost:51234/callback"));
+    let query = client.authorization_with(&[first]);
+    let page = browser.get(&server, &format!("/authorize?{query}")).await;
+    let approved = browser.approve(&server, &page, PASSPHRASE).await;
+    let _ = approved.expect(303);
+    for change in [
+        ("redirect_uri", Some("http://localhost:51235/callback")),
+        ("redirect_uri", Some(REDIRECT_URI)),
+        ("scope", Some("mcp offline_access")),
+        ("resource", Some("https://gw.example/mcp/b")),
+        first,
+    ] {
+        let query = client.authorization_with(&[first, change]);
+        let page = browser.get(&server, &format!("/authorize?{query}")).await;
+        assert!(page.expect(200).text().contains("type=\"password\""));
+    }
+    assert_eq!(server.journal.count("Approved"), 1);
+}
+
 /// AZ-28
 #[tokio::test]
 async fn the_request_may_come_as_a_form_too() {

@@ -210,7 +210,7 @@ async fn the_page_names_the_client_the_place_and_the_server_as_text() {
     }
 }
 
-/// AZ-17, AZ-18, N-CN-29
+/// AZ-17, AZ-18, AZ-25, N-CN-29
 #[tokio::test]
 async fn every_page_is_kept_from_being_framed_cached_or_read_along() {
     let server = TestServer::new();

@@ -44,7 +44,7 @@ async fn send(server: &TestServer, method: Method, path: &str, headers: &[(&str,
     server.send(request.body(Body::empty()).unwrap()).await
 }
 
-/// MD-01, MD-03, MD-04, MD-05, MD-07, MD-08, MD-09, S1-04, S2-03
+/// MD-01, MD-03, MD-04, MD-05, MD-07, MD-08, MD-09, MD-10, MD-11, MD-12, S1-04, S2-03
 #[tokio::test]
 async fn the_server_document_names_every_endpoint_and_only_safe_ways() {
     let server = TestServer::new();
@@ -61,6 +61,14 @@ async fn the_server_document_names_every_endpoint_and_only_safe_ways() {
     assert_eq!(
         list(&document, "code_challenge_methods_supported"),
         ["S256"]
+    );
+    assert_eq!(
+        list(&document, "grant_types_supported"),
+        ["authorization_code", "refresh_token"]
+    );
+    assert_eq!(
+        list(&document, "scopes_supported"),
+        ["mcp", "offline_access"]
     );
     let methods = list(&document, "token_endpoint_auth_methods_supported");
     for method in ["none", "client_secret_post", "client_secret_basic"] {
@@ -89,7 +97,7 @@ async fn one_issuer_string_is_in_both_documents_and_in_the_answer() {
     assert_eq!(answer.redirect().parameter("iss"), ISSUER);
 }
 
-/// RS-09, RS-10, RS-11, RS-12, S1-03
+/// RS-09, RS-10, RS-11, RS-12, RS-22, S1-03
 #[tokio::test]
 async fn the_only_resource_is_described_at_its_own_path_and_at_the_root() {
     let server = TestServer::new();

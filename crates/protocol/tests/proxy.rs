@@ -707,7 +707,7 @@ async fn a_conversation_of_the_era_with_sessions_passes() {
     assert_eq!(values(got.headers(), "mcp-session-id"), ["s-1"]);
 }
 
-/// TL-07, TL-12, TM-01
+/// TL-12, TM-01
 #[tokio::test]
 async fn headers_of_the_protocol_arrive_as_they_were_sent() {
     let (client, tokens) = signed_in().await;
@@ -719,7 +719,6 @@ async fn headers_of_the_protocol_arrive_as_they_were_sent() {
         ("mcp-param-foo", "=?base64?4pyT?="),
         ("mcp-param-foo", "second"),
         ("mcp-param-FOO-2", "Third"),
-        ("last-event-id", "s-1:7"),
     ];
     let mut request = client.call_request(&tokens);
     for (name, value) in sent {
@@ -740,7 +739,6 @@ async fn headers_of_the_protocol_arrive_as_they_were_sent() {
     assert_eq!(arrived("mcp-name"), ["=?base64?4pyT?="]);
     assert_eq!(arrived("mcp-param-foo"), ["=?base64?4pyT?=", "second"]);
     assert_eq!(arrived("mcp-param-foo-2"), ["Third"]);
-    assert_eq!(arrived("last-event-id"), ["s-1:7"]);
 
     // The version is never made up.
     let _ = client.call(&tokens).await.expect(200);
@@ -784,6 +782,118 @@ async fn errors_of_the_modern_era_pass_with_their_bodies() {
         let answer = client.server.send(request).await.expect(status);
         assert_eq!(answer.text(), error);
         assert_eq!(answer.header("content-type"), "application/json");
+    }
+}
+
+/// TM-11: nothing of what a modern server hands out to be handed back is read or written anew.
+#[tokio::test]
+async fn what_a_server_hands_out_comes_back_to_the_byte() {
+    const ASKS: &str = "{\"id\":1,\"result\":{\"resultType\":\"input_required\",\
+        \"requestState\":\"eyJ\\u0061\\/=\\ud83d\\ude00\",\"requestState\":\"2\",\"n\":1.0e400}}";
+    const ANSWERS: &str = "{\"params\" : { \"requestState\":\"eyJ\\u0061\\/=\\ud83d\\ude00\",\r\n\
+        \"inputResponses\":{\"b\":{\"action\":\"accept\"},\"a\":[12345678901234567890.10]}}}";
+    let (client, tokens) = signed_in().await;
+    let headers = [("content-type", "application/json")];
+    client
+        .server
+        .upstream
+        .answers(response(200, &headers, ASKS));
+    let mut request = call(&client, &tokens, &[("mcp-protocol-version", "2026-07-28")]);
+    *request.body_mut() = Body::from(ANSWERS);
+
+    let answer = client.server.send(request).await.expect(200);
+
+    assert_eq!(answer.body, ASKS);
+    assert_eq!(client.server.upstream.last().body(), ANSWERS);
+}
+
+/// TM-10, TM-14: what the modern era has no use for is the upstream's to refuse, and its answer
+/// passes; nothing is made up in its place.
+#[tokio::test]
+async fn what_the_modern_era_has_no_use_for_is_refused_by_the_upstream() {
+    const REFUSED: &str = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"x"}}"#;
+    const RESPONSE: &str = r#"{"jsonrpc":"2.0","id":"s1","result":{}}"#;
+    let (client, tokens) = signed_in().await;
+    let server = &client.server;
+    for (method, sent, status, headers) in [
+        (
+            Method::POST,
+            RESPONSE,
+            400,
+            &[("content-type", "application/json")][..],
+        ),
+        (Method::GET, "", 405, &[("allow", "POST")]),
+        (Method::DELETE, "", 405, &[("allow", "POST")]),
+    ] {
+        let request = || {
+            let mut request = call(&client, &tokens, &[("mcp-protocol-version", "2026-07-28")]);
+            *request.method_mut() = method.clone();
+            *request.body_mut() = Body::from(sent);
+            request
+        };
+        let before = server.upstream.received().len();
+        let mut stranger = request();
+        stranger.headers_mut().remove(header::AUTHORIZATION);
+        let _ = server.send(stranger).await.expect(401);
+        assert_eq!(server.upstream.received().len(), before);
+
+        server.upstream.answers(response(status, headers, REFUSED));
+        let answer = server.send(request()).await.expect(status);
+        assert_eq!(answer.text(), REFUSED);
+        for (name, value) in headers {
+            assert_eq!(answer.header(name), *value);
+        }
+        assert_eq!(server.upstream.last().method(), method);
+        assert_eq!(server.upstream.last().body(), sent);
+    }
+}
+
+/// PX-11: nothing is kept for anybody else, whatever the upstream allows.
+#[tokio::test]
+async fn each_call_is_answered_by_the_upstream_and_no_cache_keeps_it() {
+    let server = TestServer::new();
+    let headers = [
+        ("cache-control", "public, max-age=3600"),
+        ("expires", "Thu, 01 Jan 2099 00:00:00 GMT"),
+        ("etag", "\"1\""),
+        ("content-type", "application/json"),
+    ];
+    for private in [
+        r#"{"cacheScope":"private","of":"one"}"#,
+        r#"{"cacheScope":"private","of":"two"}"#,
+    ] {
+        let (client, tokens) = signed_in_to(&server).await;
+        server.upstream.answers(response(200, &headers, private));
+        let answer = client.call(&tokens).await.expect(200);
+        assert_eq!(answer.text(), private);
+        assert_eq!(answer.header("cache-control"), "no-store, no-transform");
+        for name in ["expires", "etag"] {
+            assert!(!answer.headers.contains_key(name), "{name}");
+        }
+    }
+    assert_eq!(server.upstream.received().len(), 2);
+}
+
+/// N-UP-04: what an upstream might show on our origin is kept away from all that is ours.
+#[tokio::test]
+async fn a_page_of_the_upstreams_is_shown_in_a_sandbox() {
+    let (client, tokens) = signed_in().await;
+    for (kind, is_page) in [
+        ("text/html", true),
+        ("application/json", false),
+        ("text/event-stream", false),
+    ] {
+        let headers = [
+            ("content-type", kind),
+            ("content-security-policy", "default-src *"),
+        ];
+        let page = response(200, &headers, "<script>alert(1)</script>");
+        client.server.upstream.answers(page);
+        let answer = client.call(&tokens).await.expect(200);
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        let policy = answer.headers.get(header::CONTENT_SECURITY_POLICY);
+        let policy = policy.map(|policy| policy.to_str().unwrap());
+        assert_eq!(policy, is_page.then_some("default-src 'none'; sandbox"));
     }
 }
 
@@ -905,19 +1015,86 @@ async fn a_session_that_is_not_the_callers_does_not_exist_for_it() {
     }
 }
 
-/// TL-05: a client that gives two sessions has none.
+/// TL-05, TM-12: what is said twice may be read in two ways, so it is refused.
 #[tokio::test]
-async fn of_two_session_headers_no_foreign_one_gets_through() {
+async fn a_header_that_says_one_thing_is_there_once() {
     let (client, tokens) = signed_in().await;
+    let server = &client.server;
     let session = start_session(&client, &tokens, "s-1").await;
-    let headers = [
+    let before = server.upstream.received().len();
+    for (name, value, other) in [
+        ("mcp-protocol-version", "2025-11-25", "2026-07-28"),
+        ("mcp-protocol-version", "2026-07-28", "2026-07-28"),
+        ("mcp-method", "tools/list", "tools/call"),
+        ("mcp-name", "harmless", "harmful"),
+        ("mcp-session-id", session.as_str(), "s-2"),
+        ("mcp-session-id", session.as_str(), session.as_str()),
+        ("last-event-id", "s-1:7", "s-2:7"),
+    ] {
+        let twice = call(&client, &tokens, &[(name, value), (name, other)]);
+        let answer = server.send(twice).await.refused(400, "invalid_request");
+        let description = answer.json()["error_description"].to_string();
+        assert!(description.to_lowercase().contains(name), "{description}");
+        assert_eq!(server.upstream.received().len(), before);
+    }
+    for (name, value) in [
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/list"),
+        ("mcp-name", "harmless"),
         ("mcp-session-id", session.as_str()),
-        ("mcp-session-id", "s-2"),
+        ("last-event-id", "s-1:7"),
+    ] {
+        let once = call(&client, &tokens, &[(name, value)]);
+        let _ = server.send(once).await.expect(200);
+    }
+    // Lists may come in parts.
+    let lists = [
+        ("accept", "application/json"),
+        ("mcp-param-a", "1"),
+        ("mcp-param-a", "2"),
     ];
-    let _ = client.server.send(call(&client, &tokens, &headers)).await;
-    let got = client.server.upstream.last();
-    let sessions = values(got.headers(), "mcp-session-id");
-    assert!(!sessions.contains(&"s-2"), "{sessions:?}");
+    let _ = server
+        .send(call(&client, &tokens, &lists))
+        .await
+        .expect(200);
+    let got = server.upstream.last();
+    assert_eq!(values(got.headers(), "accept").len(), 2);
+    assert_eq!(values(got.headers(), "mcp-param-a"), ["1", "2"]);
+}
+
+/// TL-07, PX-10, N-RS-38: which events a stream goes on with is asked for in a session of one's
+/// own, or not at all.
+#[tokio::test]
+async fn a_stream_goes_on_in_the_session_of_its_owner_only() {
+    let server = TestServer::new();
+    let (mine, my_tokens) = signed_in_to(&server).await;
+    let (theirs, their_tokens) = signed_in_to(&server).await;
+    let session = start_session(&mine, &my_tokens, "s-1").await;
+    let resume = async |client: &McpClient, tokens, headers: &[(&'static str, &str)]| {
+        let mut request = call(client, tokens, headers);
+        *request.method_mut() = Method::GET;
+        server.send(request).await
+    };
+    let last = ("last-event-id", "s-1:7");
+    let of_session = ("mcp-session-id", session.as_str());
+
+    let _ = resume(&mine, &my_tokens, &[of_session, last])
+        .await
+        .expect(200);
+    let got = server.upstream.last();
+    assert_eq!(values(got.headers(), "last-event-id"), ["s-1:7"]);
+
+    let before = server.upstream.received().len();
+    let foreign = resume(&theirs, &their_tokens, &[of_session, last]).await;
+    let _ = foreign.refused(404, "not_found");
+    assert_eq!(server.upstream.received().len(), before);
+    // Without a session, and where there are none, a stream begins anew.
+    let modern = ("mcp-protocol-version", "2026-07-28");
+    for headers in [&[last][..], &[last, modern], &[last, modern, of_session]] {
+        let _ = resume(&theirs, &their_tokens, headers).await.expect(200);
+        let got = server.upstream.last();
+        assert!(!got.headers().contains_key("last-event-id"), "{headers:?}");
+    }
 }
 
 /// TL-13: a session belongs to person and client, so it outlives tokens and grants.

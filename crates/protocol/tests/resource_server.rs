@@ -20,6 +20,7 @@ use http_body_util::BodyExt;
 use protocol::{
     oauth::identifiers::{Issuer, Resource},
     policy::Policy,
+    ports::UpstreamError,
 };
 use serde_json::json;
 use support::{
@@ -891,7 +892,10 @@ async fn our_own_not_found_is_no_message_of_the_protocol() {
 async fn every_call_is_in_the_journal_and_no_token_is() {
     let (client, tokens) = signed_in().await;
     let server = &client.server;
-    let _ = client.call(&tokens).await.expect(200);
+    let mut call = call_saying(&client, &tokens, "mcp-method", "tools/call");
+    let tool = HeaderValue::from_static("send_message");
+    call.headers_mut().insert("mcp-name", tool);
+    let _ = server.send(call).await.expect(200);
     let _ = server.get("/mcp").await.expect(401);
     let bad = format!("Bearer {}x", tokens.access_token);
     let _ = server.send(call_with("/mcp", &[&bad])).await.expect(401);
@@ -903,7 +907,15 @@ async fn every_call_is_in_the_journal_and_no_token_is() {
     let forwarded = events
         .iter()
         .find(|event| event.starts_with("CallForwarded"));
-    for part in [client.client_id.as_str(), "POST", "200", "one"] {
+    for part in [
+        client.client_id.as_str(),
+        "subject: \"owner\"",
+        "method: POST",
+        "Some(\"tools/call\")",
+        "Some(\"send_message\")",
+        "status: 200",
+        "name: \"one\"",
+    ] {
         assert!(forwarded.unwrap().contains(part), "{part}: {forwarded:?}");
     }
     for why in ["NoToken", "InvalidToken", "Origin"] {
@@ -921,4 +933,52 @@ async fn every_call_is_in_the_journal_and_no_token_is() {
     ] {
         assert!(!text.contains(secret));
     }
+}
+
+/// PX-16: whatever comes of a call is told once, with who called; what a call is about is not.
+#[tokio::test]
+async fn a_call_is_told_once_with_its_caller_and_without_its_arguments() {
+    let (client, tokens) = signed_in().await;
+    let server = &client.server;
+    let asking = |method: &str, name: &str| {
+        let mut request = call_saying(&client, &tokens, "mcp-method", method);
+        let headers = request.headers_mut();
+        headers.insert("mcp-name", name.parse().unwrap());
+        headers.insert("mcp-param-city", "Argumentville".parse().unwrap());
+        request
+    };
+    let address = "file:///home/argument";
+    let _ = server.send(asking("resources/read", address)).await;
+    let long = "x".repeat(500);
+    let _ = server.send(asking("tools/call", &long)).await;
+    let mut foreign = asking("tools/call", "look_up");
+    let session = HeaderValue::from_static("made up");
+    foreign.headers_mut().insert("mcp-session-id", session);
+    let _ = server.send(foreign).await.expect(404);
+    server.upstream.fails(UpstreamError::TimedOut);
+    let _ = server.send(asking("tools/call", "look_up")).await;
+    let failed = Response::builder().status(401).body(Body::empty());
+    server.upstream.answers(failed.unwrap());
+    let _ = server.send(asking("tools/call", "look_up")).await;
+
+    let events = server.journal.all();
+    let calls: Vec<_> = events.iter().filter(|it| it.contains("Call {")).collect();
+    let [read, long_one, refused, timed_out, failed] = calls[..] else {
+        panic!("{calls:#?}")
+    };
+    let caller = format!(
+        "Caller {{ subject: \"owner\", client_id: ClientId(\"{}\") }}",
+        client.client_id
+    );
+    assert!(
+        calls.iter().all(|call| call.contains(&caller)),
+        "{calls:#?}"
+    );
+    assert!(read.contains("Some(\"resources/read\")") && read.contains("claimed_tool: None"));
+    assert!(long_one.contains(&long[..128]) && !long_one.contains(&long[..129]));
+    for (event, status) in [(refused, 404), (timed_out, 504), (failed, 502)] {
+        assert!(event.contains("Some(\"look_up\")"), "{event}");
+        assert!(event.contains(&format!("status: {status}")), "{event}");
+    }
+    assert!(!events.join("\n").to_lowercase().contains("argument"));
 }

@@ -10,6 +10,26 @@ use tracing::{debug, error, info, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
+/// What forwarded calls are logged under, so that `RUST_LOG=info,calls=off` leaves them out.
+const CALLS: &str = "calls";
+
+/// Logs a call: who made it, what for, and what came of it.
+macro_rules! log_call {
+    ($level:ident $(in $target:expr)?, $call:expr, $($more:tt)+) => {
+        $level!(
+            $(target: $target,)?
+            upstream = $call.upstream.name,
+            subject = $call.caller.map(|caller| caller.subject),
+            client = $call.caller.map(|caller| caller.client_id.as_str()),
+            method = %$call.method,
+            claimed_method = $call.claimed_method,
+            claimed_tool = $call.claimed_tool,
+            status = $call.status.as_u16(),
+            $($more)+
+        )
+    };
+}
+
 /// Lines that may wait for whoever reads them. Further ones are lost: a request never waits for
 /// its log line.
 const LINES_WAITING: usize = 4096;
@@ -137,34 +157,26 @@ impl Reader for Logs {
             } => {
                 error!(?endpoint, request_id, cause = chain(cause), "failed");
             }
-            Event::CallForwarded {
-                upstream,
-                client_id,
-                method,
-                status,
-                era,
-                took,
-            } => {
+            Event::CallForwarded { call, era, took } => {
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 // A wrong path in the upstream's address shows as a 404 or 405 of its own.
-                if status.is_client_error() {
-                    info!(upstream = upstream.name, client = %client_id, %method, status = status.as_u16(), ?era, took_ms, "the upstream refused a call");
+                if call.status.is_client_error() {
+                    log_call!(info, call, ?era, took_ms, "the upstream refused a call");
                 } else {
-                    debug!(upstream = upstream.name, client = %client_id, %method, status = status.as_u16(), ?era, took_ms, "forwarded");
+                    log_call!(info in CALLS, call, ?era, took_ms, "a call was forwarded");
                 }
             }
             Event::CallRefused {
-                upstream,
+                call,
                 why: CallRefused::Bearer(bearer::Refused::NoToken),
             } => {
-                info!(
-                    upstream = upstream.name,
+                log_call!(
+                    info,
+                    call,
                     "a client without a token was told where to sign in"
                 );
             }
-            Event::CallRefused { upstream, why } => {
-                info!(upstream = upstream.name, ?why, "a call was refused");
-            }
+            Event::CallRefused { call, why } => log_call!(info, call, ?why, "a call was refused"),
             Event::Misdirected { host } => {
                 warn!(
                     host,
@@ -177,23 +189,18 @@ impl Reader for Logs {
             }
             Event::NotFound { path } => debug!(path, "there is nothing at this address"),
             Event::UpstreamFailed {
-                upstream,
-                why: UpstreamFailed::CredentialRefused(status),
+                call,
+                why: UpstreamFailed::CredentialRefused(_),
                 ..
-            } => {
-                error!(
-                    upstream = upstream.name,
-                    status = status.as_u16(),
-                    "the upstream refuses our credential: check that it is right and still valid"
-                );
-            }
-            Event::UpstreamFailed {
-                upstream,
-                why,
-                cause,
-            } => {
-                warn!(
-                    upstream = upstream.name,
+            } => log_call!(
+                error,
+                call,
+                "the upstream refuses our credential: check that it is right and still valid"
+            ),
+            Event::UpstreamFailed { call, why, cause } => {
+                log_call!(
+                    warn,
+                    call,
                     ?why,
                     cause = cause.map(chain),
                     "the upstream failed"

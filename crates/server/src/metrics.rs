@@ -245,30 +245,24 @@ impl Metrics {
 impl Reader for Metrics {
     fn read(&self, event: &Event<'_>) {
         match *event {
-            Event::CallForwarded {
-                upstream,
-                status,
-                era,
-                took,
-                ..
-            } => {
-                if let Some(calls) = self.upstreams.get(&upstream.name) {
+            Event::CallForwarded { call, era, took } => {
+                if let Some(calls) = self.upstreams.get(&call.upstream.name) {
                     let era = usize::from(era == Era::Modern);
-                    let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
+                    let class = usize::from(call.status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
                     calls.by_era_and_class[era][class].inc();
                     calls.seconds.observe(took.as_secs_f64());
                 }
             }
-            Event::CallRefused { upstream, why } => {
+            Event::CallRefused { call, why } => {
                 count(
                     &self.calls_refused,
-                    &[("upstream", &upstream.name), ("why", &name(&why))],
+                    &[("upstream", &call.upstream.name), ("why", &name(&why))],
                 );
             }
-            Event::UpstreamFailed { upstream, why, .. } => {
+            Event::UpstreamFailed { call, why, .. } => {
                 count(
                     &self.upstream_failures,
-                    &[("upstream", &upstream.name), ("why", &name(&why))],
+                    &[("upstream", &call.upstream.name), ("why", &name(&why))],
                 );
             }
             Event::ClientRegistered { .. } => drop(self.registrations.inc()),

@@ -877,6 +877,7 @@ async fn a_modern_request_needs_no_session_and_gets_none() {
     assert!(!answer.headers.contains_key("mcp-session-id"));
 }
 
+/// TM-03, TM-04: of what is here, only the demo reads bodies.
 #[tokio::test]
 async fn headers_that_disagree_with_the_body_are_refused() {
     let demo = demo();
@@ -906,6 +907,7 @@ async fn headers_that_disagree_with_the_body_are_refused() {
     }
     for call in [
         tool(),
+        // The marker is lower-case; what it wraps is what is compared.
         tool().with("mcp-name", "=?base64?Z2V0X3VzZXJfaW5mbw==?="),
         tool().with("mcp-param-unheard-of", "=?base64?4pyT?="),
     ] {

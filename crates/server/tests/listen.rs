@@ -262,6 +262,7 @@ async fn a_used_connection_may_idle_but_must_finish_what_it_begins() {
     );
 }
 
+/// TM-09: a subscription may be open for as long as it likes.
 #[tokio::test]
 async fn an_answer_may_take_longer_than_any_limit() {
     let limits = ConnectionLimits {

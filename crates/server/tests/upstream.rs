@@ -278,6 +278,7 @@ async fn an_answer_that_does_not_come_is_timed_out_and_let_go() {
     assert_eq!(end.unwrap().unwrap().unwrap(), 0);
 }
 
+/// TM-09: a subscription may be open for as long as it likes.
 #[tokio::test]
 async fn what_follows_the_head_may_take_longer_than_the_head() {
     let address = server(|mut stream, _| async move {

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     forward::{
-        headers::{self, MCP_SESSION_ID},
+        headers::{self, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, MCP_SESSION_ID},
         origin,
     },
-    journal::{CallRefused, Endpoint, Era, Event, UpstreamFailed},
+    journal::{self, CallRefused, Caller, Endpoint, Era, Event, UpstreamFailed},
     oauth::{bearer::Challenges, grant::Grant, metadata::PROTECTED_RESOURCE},
     policy::{Destination, Policy, UpstreamPolicy},
     ports::UpstreamError,
@@ -66,16 +66,17 @@ pub(super) async fn answer_mcp_request(
     route: &Route,
     request: Request<Body>,
 ) -> Response<Body> {
+    let noted = Noted::of(&request);
     // The origin first: a page that may not call learns nothing, not even how to sign in.
     let origin = match origin::allowed(request.headers(), &app.policy) {
         Ok(origin) => origin.cloned(),
-        Err(_) => return refuse(app, route, CallRefused::Origin),
+        Err(_) => return refuse(app, &route.upstream, &noted, None, CallRefused::Origin),
     };
     let mut response =
         if origin.is_some() && cors::is_preflight(request.method(), request.headers()) {
             cors::preflight(request.headers())
         } else {
-            answer(app, route, request).await
+            answer(app, route, noted, request).await
         };
     if let Some(origin) = origin {
         cors::allow(origin, response.headers_mut());
@@ -83,7 +84,7 @@ pub(super) async fn answer_mcp_request(
     response
 }
 
-async fn answer(app: &App, route: &Route, request: Request<Body>) -> Response<Body> {
+async fn answer(app: &App, route: &Route, noted: Noted, request: Request<Body>) -> Response<Body> {
     let permit = match extract::permit(app, &route.upstream, request.headers(), request.uri()).await
     {
         Ok(permit) => permit,
@@ -95,7 +96,8 @@ async fn answer(app: &App, route: &Route, request: Request<Body>) -> Response<Bo
             } else {
                 &route.challenges
             };
-            let mut response = refuse(app, route, CallRefused::Bearer(why));
+            let why_refused = CallRefused::Bearer(why);
+            let mut response = refuse(app, &route.upstream, &noted, None, why_refused);
             let challenge = challenges.answering(why);
             response
                 .headers_mut()
@@ -107,25 +109,80 @@ async fn answer(app: &App, route: &Route, request: Request<Body>) -> Response<Bo
         }
     };
     match Call::new(app, route, request, &permit) {
-        Ok(call) => call.forward(permit).await,
-        Err(why) => refuse(app, route, why),
+        Ok(call) => call.forward(permit, noted).await,
+        Err(why) => {
+            let grant = Some(&permit.live().grant);
+            refuse(app, &route.upstream, &noted, grant, why)
+        }
     }
 }
 
 /// Answers a call that does not reach the upstream.
-fn refuse(app: &App, route: &Route, why: CallRefused) -> Response<Body> {
+fn refuse(
+    app: &App,
+    upstream: &UpstreamPolicy,
+    noted: &Noted,
+    grant: Option<&Grant>,
+    why: CallRefused,
+) -> Response<Body> {
+    let response = respond::call_refused(why);
     app.journal.record(&Event::CallRefused {
-        upstream: &route.upstream,
+        call: noted.call(upstream, grant, response.status()),
         why,
     });
-    respond::call_refused(why)
+    response
+}
+
+/// What the journal tells of a request after it is gone.
+struct Noted {
+    method: Method,
+    claimed_method: Option<HeaderValue>,
+    claimed_tool: Option<HeaderValue>,
+}
+
+impl Noted {
+    fn of(request: &Request<Body>) -> Self {
+        let headers = request.headers();
+        let claimed_method = headers.get(MCP_METHOD).cloned();
+        // What other methods name, such as the address of a resource, is as good as an argument.
+        let calls_tool = claimed_method.as_ref().is_some_and(|it| it == "tools/call");
+        Self {
+            method: request.method().clone(),
+            claimed_tool: headers.get(MCP_NAME).filter(|_| calls_tool).cloned(),
+            claimed_method,
+        }
+    }
+
+    fn call<'a>(
+        &'a self,
+        upstream: &'a UpstreamPolicy,
+        grant: Option<&'a Grant>,
+        status: StatusCode,
+    ) -> journal::Call<'a> {
+        /// No method or tool is called anything longer.
+        const LONGEST: usize = 128;
+        let text = |value: &'a Option<HeaderValue>| {
+            let text = value.as_ref()?.to_str().ok()?;
+            Some(&text[..text.len().min(LONGEST)])
+        };
+        journal::Call {
+            upstream,
+            caller: grant.map(|grant| Caller {
+                subject: &grant.subject,
+                client_id: &grant.client_id,
+            }),
+            method: &self.method,
+            claimed_method: text(&self.claimed_method),
+            claimed_tool: text(&self.claimed_tool),
+            status,
+        }
+    }
 }
 
 /// A call that may go to its upstream.
 struct Call<'a> {
     app: &'a App,
     upstream: &'a UpstreamPolicy,
-    method: Method,
     era: Era,
     request: Request<Body>,
 }
@@ -148,6 +205,9 @@ impl<'a> Call<'a> {
         if !is_passed_on(&parts.method) {
             return Err(CallRefused::Method);
         }
+        if headers::has_repeated(&parts.headers) {
+            return Err(CallRefused::Repeated);
+        }
         let body = limited(app, &parts.headers, body)?;
         let is_modern = headers::is_modern(&parts.headers);
         let session = parts.headers.remove(MCP_SESSION_ID);
@@ -155,6 +215,10 @@ impl<'a> Call<'a> {
         if !is_modern && let Some(session) = session {
             let session = open_session(app, permit, &session)?;
             parts.headers.insert(MCP_SESSION_ID, session);
+        } else {
+            // Outside a session nothing says whose events these are, and the upstream takes
+            // everybody for one.
+            parts.headers.remove(LAST_EVENT_ID);
         }
         if let Destination::Remote {
             endpoint,
@@ -168,18 +232,16 @@ impl<'a> Call<'a> {
         Ok(Self {
             app,
             upstream,
-            method: parts.method.clone(),
             era: if is_modern { Era::Modern } else { Era::Legacy },
             request: Request::from_parts(parts, body),
         })
     }
 
     /// Sends the call, and passes on the answer or says why there is none.
-    async fn forward(self, permit: Permit) -> Response<Body> {
+    async fn forward(self, permit: Permit, noted: Noted) -> Response<Body> {
         let Self {
             app,
             upstream,
-            method,
             era,
             request,
         } = self;
@@ -187,23 +249,22 @@ impl<'a> Call<'a> {
         let started = app.ports.clock.elapsed();
         let response = match app.ports.upstream.send(permit, request).await {
             Ok(response) => response,
-            Err(error) => return failed(app, upstream, &error),
+            Err(error) => return failed(app, upstream, &noted, &live.grant, &error),
         };
         let took: Duration = app.ports.clock.elapsed().saturating_sub(started);
         let status = response.status();
         if let Some(why) = not_passed_on(status) {
+            let retry_after = response.headers().get(header::RETRY_AFTER);
+            let answer = respond::upstream_failed(why, retry_after);
             app.journal.record(&Event::UpstreamFailed {
-                upstream,
+                call: noted.call(upstream, Some(&live.grant), answer.status()),
                 why,
                 cause: None,
             });
-            return respond::upstream_failed(why, response.headers().get(header::RETRY_AFTER));
+            return answer;
         }
         app.journal.record(&Event::CallForwarded {
-            upstream,
-            client_id: &live.grant.client_id,
-            method: &method,
-            status,
+            call: noted.call(upstream, Some(&live.grant), status),
             era,
             took,
         });
@@ -304,7 +365,13 @@ fn not_passed_on(status: StatusCode) -> Option<UpstreamFailed> {
     }
 }
 
-fn failed(app: &App, upstream: &UpstreamPolicy, error: &UpstreamError) -> Response<Body> {
+fn failed(
+    app: &App,
+    upstream: &UpstreamPolicy,
+    noted: &Noted,
+    grant: &Grant,
+    error: &UpstreamError,
+) -> Response<Body> {
     let why = match error {
         UpstreamError::Unreachable(_) => UpstreamFailed::Unreachable,
         UpstreamError::TimedOut => UpstreamFailed::TimedOut,
@@ -315,14 +382,14 @@ fn failed(app: &App, upstream: &UpstreamPolicy, error: &UpstreamError) -> Respon
             } else {
                 CallRefused::Body
             };
-            app.journal.record(&Event::CallRefused { upstream, why });
-            return respond::call_refused(why);
+            return refuse(app, upstream, noted, Some(grant), why);
         }
     };
+    let answer = respond::upstream_failed(why, None);
     app.journal.record(&Event::UpstreamFailed {
-        upstream,
+        call: noted.call(upstream, Some(grant), answer.status()),
         why,
         cause: Some(error),
     });
-    respond::upstream_failed(why, None)
+    answer
 }

@@ -355,6 +355,12 @@ pub(super) fn call_refused(why: CallRefused) -> Response<Body> {
             "invalid_request",
             "this method is not passed on",
         ),
+        CallRefused::Repeated => (
+            StatusCode::BAD_REQUEST,
+            "invalid_request",
+            "MCP-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id and Last-Event-ID may each \
+             be given once",
+        ),
         CallRefused::TooLarge => (
             StatusCode::PAYLOAD_TOO_LARGE,
             "invalid_request",

@@ -8,11 +8,20 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The revision that a call speaks.
 pub const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// The method that the body asks for, from 2026-07-28 on.
+pub const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
+/// What the body asks it of: the tool's name, in a call of one.
+pub const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
+/// Where a broken stream of a session is to go on.
+pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells a buffering proxy in front of us to pass a stream on as it comes.
 pub const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// For answers to one client: no cache keeps them, no proxy compresses them.
 const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-store, no-transform");
+
+/// For what a browser would show as a page of ours: it is kept away from all that is ours.
+const SANDBOX: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
 
 /// The first revision in which every request stands alone.
 const FIRST_MODERN_REVISION: &[u8] = b"2026-07-28";
@@ -29,10 +38,9 @@ fn is_for_upstream(name: &HeaderName) -> bool {
             | header::CONTENT_LENGTH
             | header::CONTENT_TYPE
             | header::USER_AGENT
-    ) || matches!(
-        name.as_str(),
-        "baggage" | "last-event-id" | "traceparent" | "tracestate"
-    ) || is_mcp(name)
+    ) || matches!(name.as_str(), "baggage" | "traceparent" | "tracestate")
+        || *name == LAST_EVENT_ID
+        || is_mcp(name)
 }
 
 /// Whether a response header goes to the client.
@@ -74,6 +82,34 @@ pub fn keep_for_client(response: &mut HeaderMap) {
     if is_event_stream(response) {
         response.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     }
+    if may_be_a_page(response) {
+        response.insert(header::CONTENT_SECURITY_POLICY, SANDBOX);
+    }
+}
+
+/// Whether a body is of a kind that no answer of the protocol has. Browsers go by the last of
+/// several types, however they are written.
+fn may_be_a_page(response: &HeaderMap) -> bool {
+    response.get_all(header::CONTENT_TYPE).iter().any(|value| {
+        value.as_bytes().contains(&b',')
+            || !(is_of_type(value, b"application/json") || is_of_type(value, b"text/event-stream"))
+    })
+}
+
+/// Whether one of the headers that say one thing is there twice. Whatever is in front of us and
+/// the upstream may each go by another one.
+pub fn has_repeated(request: &HeaderMap) -> bool {
+    // Most requests repeat nothing at all.
+    request.len() > request.keys_len()
+        && [
+            MCP_PROTOCOL_VERSION,
+            MCP_METHOD,
+            MCP_NAME,
+            MCP_SESSION_ID,
+            LAST_EVENT_ID,
+        ]
+        .iter()
+        .any(|name| request.get_all(name).iter().nth(1).is_some())
 }
 
 /// Removes what does not pass. In place, since most of what real clients and servers send does.
@@ -107,16 +143,16 @@ fn is_named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
 
 /// Whether a body is a stream of server-sent events.
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        let essence = value
-            .as_bytes()
-            .split(|byte| *byte == b';')
-            .next()
-            .unwrap_or_default();
-        essence
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"text/event-stream")
-    })
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| is_of_type(value, b"text/event-stream"))
+}
+
+/// Whether a content type is `expected`, whatever parameters follow.
+fn is_of_type(value: &HeaderValue, expected: &[u8]) -> bool {
+    let mut parts = value.as_bytes().split(|byte| *byte == b';');
+    let essence = parts.next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(expected)
 }
 
 /// Whether a request says that it speaks a revision without sessions. Revisions are dates, so
@@ -247,6 +283,37 @@ mod tests {
         }
         let json = for_client(&headers(&[("content-type", "application/json")]));
         assert!(!json.contains_key(X_ACCEL_BUFFERING));
+    }
+
+    /// N-UP-04
+    #[test]
+    fn what_a_browser_could_show_as_a_page_is_kept_in_a_sandbox() {
+        let policy = |kinds: &[&'static str]| {
+            let pairs: Vec<_> = kinds.iter().map(|kind| ("content-type", *kind)).collect();
+            let response = for_client(&headers(&pairs));
+            response.get(header::CONTENT_SECURITY_POLICY).cloned()
+        };
+        for kinds in [
+            &["text/html"][..],
+            &["TEXT/HTML; charset=utf-8"],
+            &["image/svg+xml"],
+            &["application/xhtml+xml"],
+            &["application/jsonp"],
+            &["application/json, text/html"],
+            &["application/json; charset=utf-8, text/html"],
+            &["application/json", "text/html"],
+            &[""],
+        ] {
+            assert_eq!(policy(kinds), Some(SANDBOX), "{kinds:?}");
+        }
+        for kinds in [
+            &["application/json"][..],
+            &["Application/JSON; charset=utf-8"],
+            &["text/event-stream"],
+            &[],
+        ] {
+            assert_eq!(policy(kinds), None, "{kinds:?}");
+        }
     }
 
     #[test]

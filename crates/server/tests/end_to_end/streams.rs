@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
-use http::{Method, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use server::upstream::UpstreamTimeouts;
@@ -35,9 +36,10 @@ pub(crate) async fn ended_cleanly(body: &mut Incoming) -> bool {
 #[tokio::test]
 async fn events_arrive_byte_for_byte_as_soon_as_they_are_sent() {
     let world = World::new().await;
+    let session = world.starts_session("s-1").await;
     for method in [Method::GET, Method::POST] {
         let events = world.upstream.streams();
-        let mut request = world.client.call_request(&world.tokens);
+        let mut request = world.in_session(&session);
         *request.method_mut() = method;
         let last_event = "s-1:7".parse().unwrap();
         request.headers_mut().insert("last-event-id", last_event);
@@ -83,7 +85,63 @@ async fn events_arrive_byte_for_byte_as_soon_as_they_are_sent() {
     }
 }
 
-/// TM-08, TL-13
+impl World {
+    /// The session that the client is given when the upstream starts one called `id`.
+    async fn starts_session(&self, id: &'static str) -> HeaderValue {
+        let mut started = usual();
+        let value = HeaderValue::from_static(id);
+        started.headers_mut().insert("mcp-session-id", value);
+        self.upstream.answers(async { started });
+        let answer = self.client.call(&self.tokens).await.expect(200);
+        answer.headers["mcp-session-id"].clone()
+    }
+
+    /// A call in that session.
+    fn in_session(&self, session: &HeaderValue) -> Request<Body> {
+        let mut request = self.client.call_request(&self.tokens);
+        let headers = request.headers_mut();
+        headers.insert("mcp-session-id", session.clone());
+        request
+    }
+}
+
+/// TL-13: who loses the connection in the middle of an answer has lost neither the session nor
+/// what the answer is about, and nothing is said to the upstream in the client's name.
+#[tokio::test]
+async fn a_session_outlives_the_connections_that_break_in_it() {
+    let world = World::new().await;
+    let session = world.starts_session("s-1").await;
+    let events = world.upstream.streams();
+    let request = world.in_session(&session);
+    let mut response = world.client.http.open(request).await.unwrap();
+    events.send("id: 7\ndata: 1\n\n".into()).unwrap();
+    let _ = next_chunk(response.body_mut()).await;
+
+    drop(response);
+    timeout(SOON, events.closed()).await.unwrap();
+
+    let rest = world.upstream.streams();
+    let mut resumed = world.in_session(&session);
+    *resumed.method_mut() = Method::GET;
+    *resumed.body_mut() = Body::empty();
+    let last = HeaderValue::from_static("7");
+    resumed.headers_mut().insert("last-event-id", last);
+    let mut response = world.client.http.open(resumed).await.unwrap();
+    rest.send("id: 8\ndata: 2\n\n".into()).unwrap();
+    let next = next_chunk(response.body_mut()).await;
+    assert_eq!(next, "id: 8\ndata: 2\n\n");
+    let next = world.client.http.send(world.in_session(&session)).await;
+    let _ = next.expect(200);
+
+    let received = world.upstream.received();
+    let methods: Vec<_> = received.iter().map(Request::method).collect();
+    assert_eq!(methods, ["POST", "POST", "GET", "POST"]);
+    for request in &received[1..] {
+        assert_eq!(request.headers()["mcp-session-id"], "s-1");
+    }
+}
+
+/// TM-08
 #[tokio::test]
 async fn a_client_that_closes_its_stream_closes_the_upstreams_at_once() {
     let world = World::new().await;
