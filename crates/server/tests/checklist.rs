@@ -1,5 +1,6 @@
-//! What is promised is tested: each line of the checklist is carried by a test, and
-//! `docs/checklist.md` says by which. `UPDATE_DOCS=1 cargo test --test checklist` writes it anew.
+//! What is promised is tested: each line of the checklist is carried by a test, or stands below
+//! with the reason why it cannot be. `docs/checklist.md` shows both, and
+//! `UPDATE_DOCS=1 cargo test --test checklist` writes it anew.
 //!
 //! A test carries a line by naming its id in its doc comment (`/// TK-05, S1-13`) or at the start
 //! of its name (`tk_05_…`).
@@ -10,92 +11,108 @@ use std::{
     collections::BTreeMap,
     fmt::Write,
     fs,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
-/// Areas: prefix, what it is about, and the lines that hold.
-const AREAS: [(&str, &str, &[u32]); 13] = [
-    (
-        "RS",
-        "Resource server: challenge and metadata",
-        &[
-            1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 15, 16, 17, 18, 23, 24, 25, 26,
-        ],
-    ),
-    (
-        "MD",
-        "Authorization server metadata",
-        &[1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16],
-    ),
-    (
-        "RG",
-        "Dynamic client registration",
-        &[1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13],
-    ),
-    (
-        "CI",
-        "Client ID metadata documents",
-        &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14],
-    ),
-    (
-        "AZ",
-        "Authorization and consent",
-        &[
-            1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 19, 20, 23, 24,
-        ],
-    ),
-    (
-        "TK",
-        "Token endpoint",
-        &[
-            1, 2, 3, 4, 5, 7, 9, 10, 11, 12, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25,
-        ],
-    ),
-    ("RV", "Revocation", &[1, 2, 3, 4]),
-    (
-        "TL",
-        "Transport with sessions, up to 2025-11-25",
-        &[1, 2, 3, 4, 5, 7, 8, 9, 10, 15, 16],
-    ),
+/// Areas: prefix, what it is about, and its lines.
+const AREAS: [(&str, &str, &[RangeInclusive<u32>]); 13] = [
+    ("RS", "Resource server: challenge and metadata", &[1..=26]),
+    ("MD", "Authorization server metadata", &[1..=17]),
+    ("RG", "Dynamic client registration", &[1..=14]),
+    ("CI", "Client ID metadata documents", &[1..=14]),
+    ("AZ", "Authorization and consent", &[1..=28]),
+    ("TK", "Token endpoint", &[1..=26]),
+    ("RV", "Revocation", &[1..=4]),
+    ("TL", "Transport with sessions, up to 2025-11-25", &[1..=18]),
     (
         "TM",
         "Transport without sessions, from 2026-07-28",
-        &[1, 6, 8, 13],
+        &[1..=15],
     ),
-    // Not 8, which is about keys that each user brings.
-    ("PX", "Proxy", &[1, 2, 3, 4, 5, 6, 7, 9, 10, 17, 18]),
+    ("PX", "Proxy", &[1..=20]),
     (
         "S1",
         "A passphrase in front of one server with a static token",
-        &[
-            1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 22, 23,
-        ],
+        &[1..=18, 22..=23],
     ),
     (
         "S2",
         "A PIN in front of any server that takes a token",
-        &[
-            1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20,
-        ],
+        &[1..=1, 3..=14, 16..=20],
     ),
     (
         "S5",
         "Many servers on one address",
-        &[1, 2, 16, 17, 18, 19, 21, 22, 25],
+        &[1..=2, 16..=19, 21..=22, 25..=25],
     ),
 ];
+
+/// Lines that ask for something which is not there to be tested, and why it is not.
+const NOT_YET: &[(&str, &str)] = &[
+    (
+        "RS-19",
+        "There is one scope, `mcp`, and every access token has it: no token can have too little.",
+    ),
+    ("RS-20", "As RS-19: no challenge asks for more scope."),
+    ("RS-21", "As RS-19: no scope is broader than another."),
+    (
+        "MD-17",
+        "No OpenID Connect document is served; a test of MD-13 holds its address to a plain 404.",
+    ),
+    (
+        "AZ-21",
+        "The browser is sent to no identity provider and no upstream's authorization server.",
+    ),
+    ("AZ-22", "As AZ-21: no callback comes back from one."),
+    (
+        "TL-14",
+        "Upstreams speak Streamable HTTP. The transport of 2024-11-05, which it replaced, is not translated.",
+    ),
+    (
+        "TM-05",
+        "No policy is decided by `Mcp-Method` or `Mcp-Name`; they are passed on, and logged as what the client claims.",
+    ),
+    (
+        "PX-08",
+        "Credentials are the operator's. One that is refused is a 502, since no user could renew it.",
+    ),
+    ("PX-12", "As PX-08: no user's credential is stored."),
+    (
+        "PX-13",
+        "As AZ-21: the proxy is no OAuth client of anybody.",
+    ),
+    (
+        "PX-15",
+        "As AZ-21: no address that an upstream names is shown to a person.",
+    ),
+];
+
+/// Lines whose part of the program is being built.
+const BEING_BUILT: &[&str] = &["CI-11", "CI-13", "AZ-26", "TK-26", "RG-10", "TL-17"];
 
 const PAGE: &str = "docs/checklist.md";
 
 #[test]
-fn every_line_of_the_checklist_is_carried_by_a_test() {
+fn every_line_is_carried_by_a_test_or_has_one_reason_why_it_cannot_be() {
     let carried = carried();
-    let missing: Vec<String> = AREAS
-        .iter()
-        .flat_map(|(prefix, _, lines)| lines.iter().map(move |line| id(prefix, *line)))
-        .filter(|id| !carried.contains_key(id))
+    let left_out: Vec<&str> = NOT_YET.iter().map(|(id, _)| *id).collect();
+    let left_out = [&left_out, BEING_BUILT].concat();
+    let wrong: Vec<String> = lines()
+        .filter(|id| {
+            let reasons = left_out.iter().filter(|known| *known == id).count();
+            reasons + usize::from(carried.contains_key(id)) != 1
+        })
         .collect();
-    assert!(missing.is_empty(), "no test carries {missing:?}");
+    assert!(
+        wrong.is_empty(),
+        "neither or both of a test and a reason: {wrong:?}"
+    );
+    let unknown: Vec<_> = left_out
+        .iter()
+        .filter(|id| !lines().any(|line| line == **id))
+        .collect();
+    assert!(unknown.is_empty(), "no such lines: {unknown:?}");
 }
 
 #[test]
@@ -123,16 +140,29 @@ fn page(carried: &BTreeMap<String, Vec<String>>) -> String {
             "\n## {prefix}: {title}\n\n| Line | Tests |\n| --- | --- |\n"
         )
         .unwrap();
-        for line in lines {
-            let id = id(prefix, *line);
-            let tests = carried
-                .get(&id)
-                .map(|tests| tests.join("<br>"))
-                .unwrap_or_default();
-            writeln!(page, "| {id} | {tests} |").unwrap();
+        for id in ids(prefix, lines) {
+            if let Some(tests) = carried.get(&id) {
+                writeln!(page, "| {id} | {} |", tests.join("<br>")).unwrap();
+            }
         }
     }
+    page.push_str("\n## Does not apply yet\n\n| Line | Why |\n| --- | --- |\n");
+    for (id, why) in NOT_YET {
+        writeln!(page, "| {id} | {why} |").unwrap();
+    }
     page
+}
+
+/// Every line of every area.
+fn lines() -> impl Iterator<Item = String> {
+    AREAS
+        .iter()
+        .flat_map(|(prefix, _, lines)| ids(prefix, lines))
+}
+
+fn ids(prefix: &str, lines: &[RangeInclusive<u32>]) -> impl Iterator<Item = String> {
+    let lines = lines.iter().cloned().flatten();
+    lines.map(move |line| id(prefix, line))
 }
 
 /// The tests, as `file: name in words`, by the lines that they carry.
