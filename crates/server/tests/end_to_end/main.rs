@@ -12,6 +12,7 @@ mod secrets;
 mod sockets;
 mod streams;
 #[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "each test program uses a part of it")]
 mod support;
 
 use std::time::Duration;

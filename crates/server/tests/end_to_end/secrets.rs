@@ -65,7 +65,7 @@ async fn no_secret_is_in_logs_metrics_store_or_answers_that_it_is_not_for() {
         (Canary::new("the cookie", cookie), "GET /authorize"),
         (Canary::new("the code", &code), "POST /consent"),
         (
-            Canary::new("the client's secret", &client.secret),
+            Canary::new("the client's secret", client.secret.as_deref().unwrap()),
             "POST /register",
         ),
         (

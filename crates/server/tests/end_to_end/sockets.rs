@@ -1,27 +1,15 @@
 //! Requests that no HTTP library would send.
 
-use std::time::Duration;
+use tokio::time::Instant;
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{Instant, timeout},
-};
-
-use super::World;
+use super::{World, support::wire::Wire};
 
 impl World {
     /// Sends `bytes` as they are, and reads until the proxy closes.
     async fn raw(&self, bytes: &str) -> String {
-        let mut stream = TcpStream::connect(self.proxy.address).await.unwrap();
-        // A proxy that has already refused may close while the rest is on its way.
-        let _ = stream.write_all(bytes.as_bytes()).await;
-        let mut answer = Vec::new();
-        let reading = stream.read_to_end(&mut answer);
-        let _ = timeout(Duration::from_secs(15), reading)
-            .await
-            .expect("the connection stays open");
-        String::from_utf8_lossy(&answer).into_owned()
+        let mut wire = Wire::open(&self.client.http).await;
+        wire.send(bytes).await;
+        wire.rest().await
     }
 
     /// A call with a good token, these header lines, and this after the head. The connection is to

@@ -2,7 +2,7 @@
 
 use std::{
     error::Error,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
 };
 
@@ -13,15 +13,15 @@ use http_body_util::BodyExt;
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::task::TaskTracker;
 use url::{Url, form_urlencoded};
 
 use super::PASSPHRASE;
 
 pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
-const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
-const REDIRECT_URI: &str = "https://claude.ai/api/mcp/auth_callback";
+pub const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+pub const REDIRECT_URI: &str = "https://claude.ai/api/mcp/auth_callback";
 
 /// No answer, or not all of one.
 pub type Failed = Box<dyn Error + Send + Sync>;
@@ -29,7 +29,8 @@ pub type Failed = Box<dyn Error + Send + Sync>;
 /// Talks to one address, with a connection for each request.
 #[derive(Clone)]
 pub struct Http {
-    address: SocketAddr,
+    pub address: SocketAddr,
+    from: IpAddr,
     tasks: TaskTracker,
     seen: Arc<Mutex<Vec<Answer>>>,
 }
@@ -49,9 +50,16 @@ impl Http {
     pub fn to(address: SocketAddr) -> Self {
         Self {
             address,
+            from: Ipv4Addr::LOCALHOST.into(),
             tasks: TaskTracker::new(),
             seen: Arc::default(),
         }
+    }
+
+    /// Connects from this loopback address, for who is counted by address.
+    pub fn from(mut self, address: IpAddr) -> Self {
+        self.from = address;
+        self
     }
 
     /// Every answer so far.
@@ -66,11 +74,19 @@ impl Http {
             .header(header::HOST, self.address.to_string())
     }
 
+    /// A connection that nothing was sent on.
+    pub async fn connect(&self) -> std::io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(self.from, 0))?;
+        let stream = socket.connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
     /// Sends a request; returns as soon as the head of the answer is there. Dropping the answer
     /// closes the connection.
     pub async fn open(&self, request: Request<Body>) -> Result<Response<Incoming>, Failed> {
-        let stream = TcpStream::connect(self.address).await?;
-        stream.set_nodelay(true)?;
+        let stream = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         self.tasks.spawn(connection);
         Ok(sender.send_request(request).await?)
@@ -99,18 +115,45 @@ impl Http {
         self.send(request.body(Body::empty()).unwrap()).await
     }
 
-    fn form(&self, path: &str, fields: &[(&str, &str)]) -> Request<Body> {
+    pub fn form(&self, path: &str, fields: &Parameters) -> Request<Body> {
         self.request(Method::POST, path)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(Body::from(encoded(fields)))
+            .body(Body::from(fields.encoded()))
             .unwrap()
     }
 }
 
-fn encoded(fields: &[(&str, &str)]) -> String {
-    form_urlencoded::Serializer::new(String::new())
-        .extend_pairs(fields)
-        .finish()
+/// What a query or a form says, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    pub fn of(pairs: &[(&str, &str)]) -> Self {
+        let owned = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+        Self(owned.collect())
+    }
+
+    /// Adds one, whatever is there already.
+    pub fn and(mut self, name: &str, value: &str) -> Self {
+        self.0.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn without(mut self, name: &str) -> Self {
+        self.0.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// With this value in place of any other.
+    pub fn with(self, name: &str, value: &str) -> Self {
+        self.without(name).and(name, value)
+    }
+
+    pub fn encoded(&self) -> String {
+        form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(&self.0)
+            .finish()
+    }
 }
 
 impl Answer {
@@ -143,7 +186,10 @@ impl Answer {
 pub struct Client {
     pub http: Http,
     pub id: String,
-    pub secret: String,
+    /// None of a public client.
+    pub secret: Option<String>,
+    /// The one that it uses, of those that it registered.
+    pub redirect_uri: String,
 }
 
 /// What a client holds after sign-in.
@@ -155,7 +201,7 @@ pub struct Tokens {
 
 /// A consent page, in one browser.
 pub struct Consent {
-    transaction: String,
+    pub transaction: String,
     pub cookie: String,
 }
 
@@ -167,56 +213,52 @@ impl Client {
             "redirect_uris": [REDIRECT_URI],
             "token_endpoint_auth_method": "client_secret_post",
         });
+        Self::register_as(http, &metadata).await
+    }
+
+    /// Registers with this metadata; the first of its redirect URIs is used.
+    pub async fn register_as(http: &Http, metadata: &Value) -> Self {
         let request = http
             .request(Method::POST, "/register")
             .header(header::CONTENT_TYPE, "application/json")
             .body(Body::from(metadata.to_string()))
             .unwrap();
         let registered = http.send(request).await.expect(201).json();
-        let text = |name: &str| registered[name].as_str().unwrap().to_owned();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
         Self {
             http: http.clone(),
-            id: text("client_id"),
-            secret: text("client_secret"),
+            id: text(&registered["client_id"]).unwrap(),
+            secret: text(&registered["client_secret"]),
+            redirect_uri: text(&registered["redirect_uris"][0]).unwrap(),
         }
+    }
+
+    /// What it asks for when a person is to approve it.
+    pub fn authorization(&self) -> Parameters {
+        Parameters::of(&[
+            ("response_type", "code"),
+            ("client_id", &self.id),
+            ("redirect_uri", &self.redirect_uri),
+            ("code_challenge", CHALLENGE),
+            ("code_challenge_method", "S256"),
+            ("state", "xyz"),
+            ("resource", &format!("http://{}/mcp", self.http.address)),
+        ])
     }
 
     /// A person's browser opens the authorization request.
     pub async fn opens_consent(&self) -> Consent {
-        let resource = format!("http://{}/mcp", self.http.address);
-        let query = encoded(&[
-            ("response_type", "code"),
-            ("client_id", &self.id),
-            ("redirect_uri", REDIRECT_URI),
-            ("code_challenge", CHALLENGE),
-            ("code_challenge_method", "S256"),
-            ("state", "xyz"),
-            ("resource", &resource),
-        ]);
-        let page = self.http.get(&format!("/authorize?{query}")).await;
-        let page = page.expect(200);
-        let cookie = page.header("set-cookie").split(';').next().unwrap();
-        let text = page.text();
-        let field = text.split("name=\"transaction\"").nth(1).unwrap();
-        let value = field.split('"').nth(1).unwrap();
-        Consent {
-            transaction: value.to_owned(),
-            cookie: cookie.to_owned(),
-        }
+        self.opens_consent_with(&self.authorization()).await
+    }
+
+    pub async fn opens_consent_with(&self, authorization: &Parameters) -> Consent {
+        let path = format!("/authorize?{}", authorization.encoded());
+        Consent::on(&self.http.get(&path).await.expect(200))
     }
 
     /// The person answers it with this passphrase.
     pub async fn approve(&self, consent: &Consent, passphrase: &str) -> Answer {
-        let mut request = self.http.form(
-            "/consent",
-            &[
-                ("transaction", &consent.transaction),
-                ("secret", passphrase),
-                ("decision", "approve"),
-            ],
-        );
-        let cookie = consent.cookie.parse().unwrap();
-        request.headers_mut().insert(header::COOKIE, cookie);
+        let request = consent.answer(&self.http, passphrase, "approve");
         self.http.send(request).await
     }
 
@@ -228,19 +270,28 @@ impl Client {
         code.unwrap().1.into_owned()
     }
 
-    pub async fn redeem(&self, code: &str) -> Answer {
-        let fields = [
+    /// What it sends to have a code redeemed.
+    pub fn redemption(&self, code: &str) -> Parameters {
+        self.authenticated(Parameters::of(&[
             ("grant_type", "authorization_code"),
             ("code", code),
             ("code_verifier", VERIFIER),
-            ("redirect_uri", REDIRECT_URI),
-        ];
-        self.http.send(self.token_request(&fields)).await
+            ("redirect_uri", &self.redirect_uri),
+        ]))
+    }
+
+    pub async fn redeem(&self, code: &str) -> Answer {
+        let request = self.http.form("/token", &self.redemption(code));
+        self.http.send(request).await
     }
 
     /// Browser, consent, code, tokens.
     pub async fn sign_in(&self) -> Tokens {
-        let consent = self.opens_consent().await;
+        self.sign_in_with(&self.authorization()).await
+    }
+
+    pub async fn sign_in_with(&self, authorization: &Parameters) -> Tokens {
+        let consent = self.opens_consent_with(authorization).await;
         let redirect = self.approve(&consent, PASSPHRASE).await.expect(303);
         let code = Self::code(&redirect);
         Tokens::of(&self.redeem(&code).await.expect(200))
@@ -251,20 +302,25 @@ impl Client {
     }
 
     pub async fn try_refresh(&self, refresh_token: &str) -> Result<Answer, Failed> {
-        let fields = [
-            ("grant_type", "refresh_token"),
-            ("refresh_token", refresh_token),
-        ];
-        self.http.try_send(self.token_request(&fields)).await
+        let fields = self.refreshment(refresh_token);
+        self.http.try_send(self.http.form("/token", &fields)).await
     }
 
-    fn token_request(&self, fields: &[(&str, &str)]) -> Request<Body> {
-        let mut all = vec![
-            ("client_id", self.id.as_str()),
-            ("client_secret", self.secret.as_str()),
-        ];
-        all.extend(fields);
-        self.http.form("/token", &all)
+    /// What it sends to have its tokens refreshed.
+    pub fn refreshment(&self, refresh_token: &str) -> Parameters {
+        self.authenticated(Parameters::of(&[
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token),
+        ]))
+    }
+
+    /// With what proves who sends it.
+    fn authenticated(&self, fields: Parameters) -> Parameters {
+        let fields = fields.and("client_id", &self.id);
+        match &self.secret {
+            Some(secret) => fields.and("client_secret", secret),
+            None => fields,
+        }
     }
 
     pub async fn call(&self, tokens: &Tokens) -> Answer {
@@ -282,6 +338,37 @@ impl Client {
                 r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#,
             ))
             .unwrap()
+    }
+}
+
+impl Consent {
+    /// Reads the page in `answer`.
+    #[track_caller]
+    pub fn on(answer: &Answer) -> Self {
+        let cookie = answer.header("set-cookie").split(';').next().unwrap();
+        let text = answer.text();
+        let field = text.split("name=\"transaction\"").nth(1).unwrap();
+        Self {
+            transaction: field.split('"').nth(1).unwrap().to_owned(),
+            cookie: cookie.to_owned(),
+        }
+    }
+
+    /// What the page's form says.
+    pub fn fields(&self, passphrase: &str, decision: &str) -> Parameters {
+        Parameters::of(&[
+            ("transaction", &self.transaction),
+            ("secret", passphrase),
+            ("decision", decision),
+        ])
+    }
+
+    /// The form, as the browser with the cookie sends it.
+    pub fn answer(&self, http: &Http, passphrase: &str, decision: &str) -> Request<Body> {
+        let mut request = http.form("/consent", &self.fields(passphrase, decision));
+        let cookie = self.cookie.parse().unwrap();
+        request.headers_mut().insert(header::COOKIE, cookie);
+        request
     }
 }
 

@@ -7,6 +7,7 @@ pub mod client;
 pub mod postgres;
 pub mod proxy;
 pub mod upstream;
+pub mod wire;
 
 use std::io::Write;
 

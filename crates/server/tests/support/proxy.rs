@@ -117,7 +117,7 @@ impl Proxy {
 
     /// Starts the program.
     pub fn spawn(&mut self) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mcp-oauth-proxy"))
+        let mut child = Command::new(program())
             .current_dir(self.directory.path())
             .env_clear()
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
@@ -173,6 +173,15 @@ impl Proxy {
         self.ended().await;
     }
 
+    /// The memory that the program has in use, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let id = self.child.as_ref().unwrap().id();
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let size = line.unwrap().trim().trim_end_matches(" kB");
+        size.parse().unwrap()
+    }
+
     /// What the program has written to standard output and standard error so far, over all
     /// starts.
     pub fn output(&self) -> String {
@@ -186,6 +195,15 @@ impl Drop for Proxy {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+}
+
+/// The program under test: what `PROXY_BIN` names, or else what was built along with the tests.
+fn program() -> PathBuf {
+    match std::env::var_os("PROXY_BIN") {
+        Some(program) => fs::canonicalize(&program)
+            .unwrap_or_else(|error| panic!("PROXY_BIN, {}: {error}", program.display())),
+        None => env!("CARGO_BIN_EXE_mcp-oauth-proxy").into(),
     }
 }
 

@@ -7,7 +7,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -36,6 +39,7 @@ pub struct Upstream {
 #[derive(Default)]
 struct State {
     queued: Mutex<VecDeque<Answering>>,
+    begun: AtomicUsize,
     received: Mutex<Vec<Request<Bytes>>>,
 }
 
@@ -67,6 +71,11 @@ impl Upstream {
         sender
     }
 
+    /// How many requests have reached it, also those that broke off.
+    pub fn begun(&self) -> usize {
+        self.state.begun.load(Ordering::Relaxed)
+    }
+
     /// Every request so far, with its body.
     pub fn received(&self) -> Vec<Request<Bytes>> {
         self.state.received.lock().unwrap().clone()
@@ -93,6 +102,7 @@ async fn answer(
     state: Arc<State>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
+    state.begun.fetch_add(1, Ordering::Relaxed);
     let (parts, body) = request.into_parts();
     // A request that breaks off was not received.
     let Ok(body) = body.collect().await else {
