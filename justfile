@@ -20,6 +20,11 @@ test:
 test-stores:
     CI=true cargo test -p mcp-oauth-proxy --test store
 
+# Attacks the release build, on SQLite and PostgreSQL, and writes docs/attacks.md
+attacks:
+    cargo build --release
+    CI=true UPDATE_DOCS=1 PROXY_BIN="$PWD/target/release/mcp-oauth-proxy" cargo test -p mcp-oauth-proxy --test attacks
+
 # Checks that the protocol crate builds for WebAssembly
 wasm:
     .ci/run wasm

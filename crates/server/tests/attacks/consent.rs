@@ -1,0 +1,7 @@
+//! The consent page and its form (CN).
+
+use super::case::Case;
+
+pub fn cases() -> Vec<Case> {
+    vec![]
+}

@@ -1,0 +1,7 @@
+//! Well-known documents (WK).
+
+use super::case::Case;
+
+pub fn cases() -> Vec<Case> {
+    vec![]
+}

@@ -1,0 +1,141 @@
+//! The results as a page, which people read and CI holds us to.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{case::Case, ids, not_applicable::NOT_APPLICABLE, run::Results};
+
+const PAGE: &str = "docs/attacks.md";
+
+/// Whether the committed page is this one; with `UPDATE_DOCS`, after it was made so.
+pub fn is_committed(page: &str) -> bool {
+    if must_update() {
+        fs::write(path(), page).unwrap();
+    }
+    committed() == page
+}
+
+/// The page of one run. Without PostgreSQL, its column is taken from the committed page.
+pub fn page(cases: &[Case], on_sqlite: &Results, on_postgres: Option<&Results>) -> String {
+    let committed = committed();
+    let word = |held: &bool| if *held { "held" } else { "**broken**" };
+    let postgres: BTreeMap<&str, &str> = match on_postgres {
+        Some(results) => results.iter().map(|(id, held)| (*id, word(held))).collect(),
+        None if must_update() => panic!("{PAGE} is written by a run on PostgreSQL too"),
+        None => last_column(&committed),
+    };
+    let rows: Vec<Row> = cases
+        .iter()
+        .map(|case| Row {
+            case,
+            sqlite: word(&on_sqlite[case.id]),
+            postgres: postgres.get(case.id).copied().unwrap_or("not run"),
+        })
+        .collect();
+    written(&rows)
+}
+
+fn must_update() -> bool {
+    std::env::var_os("UPDATE_DOCS").is_some()
+}
+
+fn committed() -> String {
+    fs::read_to_string(path()).unwrap_or_default()
+}
+
+struct Row<'a> {
+    case: &'a Case,
+    sqlite: &'a str,
+    postgres: &'a str,
+}
+
+impl Row<'_> {
+    fn is_guard(&self) -> bool {
+        self.case.id.starts_with("C-")
+    }
+}
+
+fn written(rows: &[Row]) -> String {
+    let (guards, attacks): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.is_guard());
+    let excused: usize = NOT_APPLICABLE
+        .iter()
+        .map(|(ids, _)| ids.split_whitespace().count())
+        .sum();
+    let pending: Vec<&str> = ids::pending().collect();
+    let mut page = format!(
+        "# Attacks\n\nWhat is tried against the running program, over HTTP and raw sockets alone, \
+         and what must work all the same. An attack holds when it is refused with the right \
+         status and error, no record changes, nothing is sent to the upstream or to anybody \
+         else, and the same thing done right succeeds. This page is written by a run of the \
+         tests (`just attacks`); a run that finds anything else fails.\n\n\
+         Of {} cases, {} cannot apply (the reasons are at the end) and {} are still to be \
+         written. The other {}:\n\n\
+         | | Tried | Held on SQLite | Held on PostgreSQL |\n| --- | --- | --- | --- |\n",
+        rows.len() + excused + pending.len(),
+        excused,
+        pending.len(),
+        rows.len(),
+    );
+    for (kind, rows) in [("Attacks", &attacks), ("Compatibility", &guards)] {
+        let held = |of: fn(&Row) -> bool| rows.iter().filter(|row| of(row)).count();
+        writeln!(
+            page,
+            "| {kind} | {} | {} | {} |",
+            rows.len(),
+            held(|row| row.sqlite == "held"),
+            held(|row| row.postgres == "held"),
+        )
+        .unwrap();
+    }
+    for (title, what, rows) in [
+        ("Attacks", "What is tried", attacks),
+        ("Compatibility", "What must work", guards),
+    ] {
+        write!(
+            page,
+            "\n## {title}\n\n| Case | {what} | SQLite | PostgreSQL |\n| --- | --- | --- | --- |\n"
+        )
+        .unwrap();
+        for Row {
+            case,
+            sqlite,
+            postgres,
+        } in rows
+        {
+            writeln!(
+                page,
+                "| {} | {} | {sqlite} | {postgres} |",
+                case.id, case.tried
+            )
+            .unwrap();
+        }
+    }
+    page.push_str("\n## Not applicable\n\n| Cases | Why |\n| --- | --- |\n");
+    for (ids, why) in NOT_APPLICABLE {
+        writeln!(page, "| {} | {why} |", ids.replace(' ', ", ")).unwrap();
+    }
+    if !pending.is_empty() {
+        write!(page, "\n## Still to be written\n\n{}\n", pending.join(", ")).unwrap();
+    }
+    page
+}
+
+/// The last cell of each row, by its first.
+fn last_column(page: &str) -> BTreeMap<&str, &str> {
+    let rows = page.lines().filter_map(|line| {
+        let cells = line.strip_prefix("| ")?.strip_suffix(" |")?;
+        let (id, rest) = cells.split_once(" | ")?;
+        Some((id, rest.rsplit_once(" | ")?.1))
+    });
+    rows.collect()
+}
+
+fn path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(PAGE)
+}

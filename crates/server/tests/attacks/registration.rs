@@ -1,0 +1,7 @@
+//! Dynamic registration (RG).
+
+use super::case::Case;
+
+pub fn cases() -> Vec<Case> {
+    vec![]
+}

@@ -1,0 +1,315 @@
+//! One running proxy, and everything around it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use axum::body::Body;
+use http::{Method, Request};
+use serde_json::json;
+use sqlx::{AnyConnection, Connection};
+
+use tokio_util::task::TaskTracker;
+
+use super::{
+    case::Running,
+    decoy::Decoy,
+    refusal::Refusal,
+    support::{
+        UPSTREAM_KEY,
+        client::{Answer, Client, Http, Parameters, Tokens},
+        postgres::Schema,
+        proxy::Proxy,
+        upstream::{USUAL, Upstream},
+        wire::Wire,
+    },
+};
+
+/// Where proxies keep their records.
+#[derive(Clone)]
+pub enum Store {
+    Sqlite,
+    /// With the schemas that were made so far.
+    Postgres(Arc<Mutex<Vec<Schema>>>),
+}
+
+pub struct World {
+    store: Store,
+    pub proxy: Proxy,
+    pub upstream: Upstream,
+    pub decoy: Decoy,
+    /// Leads to the proxy.
+    pub http: Http,
+    pub issuer: String,
+    database: String,
+    records: tokio::sync::Mutex<AnyConnection>,
+}
+
+/// All that an attack could leave behind.
+struct Traces {
+    /// Version and value by key.
+    records: BTreeMap<String, (i64, Vec<u8>)>,
+    sent_upstream: usize,
+    sent_elsewhere: usize,
+}
+
+impl Traces {
+    /// What is not as it was `before`.
+    fn since(&self, before: &Self) -> Vec<String> {
+        let text = |of: &Self, key: &String| {
+            let record = of.records.get(key);
+            record.map(|(version, value)| (*version, String::from_utf8_lossy(value).into_owned()))
+        };
+        let keys: BTreeSet<&String> = self.records.keys().chain(before.records.keys()).collect();
+        let mut changed: Vec<String> = keys
+            .into_iter()
+            .filter(|key| self.records.get(*key) != before.records.get(*key))
+            .map(|key| format!("{key}: {:?}, then {:?}", text(before, key), text(self, key)))
+            .collect();
+        for (place, now, then) in [
+            ("upstream", self.sent_upstream, before.sent_upstream),
+            ("elsewhere", self.sent_elsewhere, before.sent_elsewhere),
+        ] {
+            if now != then {
+                changed.push(format!("sent {place}: {then}, then {now}"));
+            }
+        }
+        changed
+    }
+}
+
+impl Store {
+    /// `None`, and a line that says so, when there is no server.
+    pub async fn postgres() -> Option<Self> {
+        let schema = new_schema().await?;
+        Some(Self::Postgres(Arc::new(Mutex::new(vec![schema]))))
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres(_) => "PostgreSQL",
+        }
+    }
+
+    /// Removes what was made.
+    pub async fn remove(self) {
+        let Self::Postgres(schemas) = self else {
+            return;
+        };
+        let schemas = std::mem::take(&mut *schemas.lock().unwrap());
+        for schema in schemas {
+            schema.remove().await;
+        }
+    }
+}
+
+async fn new_schema() -> Option<Schema> {
+    Schema::new(&format!("attacks_{}", next())).await
+}
+
+fn next() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl World {
+    /// A proxy with its defaults and these lines on top of its configuration.
+    pub async fn on(store: &Store, lines: &str) -> Self {
+        sqlx::any::install_default_drivers();
+        let upstream = Upstream::start().await;
+        let (place, url) = match store {
+            Store::Sqlite => ("sqlite".to_owned(), None),
+            Store::Postgres(schemas) => {
+                let schema = new_schema().await.unwrap();
+                let url = schema.url.to_string();
+                schemas.lock().unwrap().push(schema);
+                (url.clone(), Some(url))
+            }
+        };
+        let lines = format!("store = \"{place}\"\n{lines}");
+        let proxy = Proxy::with(upstream.address, &lines).await;
+        let file = proxy.data_dir().join("records.sqlite");
+        let database = url.unwrap_or_else(|| format!("sqlite://{}", file.display()));
+        let reading = match store {
+            Store::Sqlite => format!("{database}?mode=ro"),
+            Store::Postgres(_) => database.clone(),
+        };
+        let records = AnyConnection::connect(&reading).await.unwrap();
+        Self {
+            store: store.clone(),
+            decoy: Decoy::start().await,
+            http: Http::to(proxy.address),
+            issuer: format!("http://{}", proxy.address),
+            proxy,
+            upstream,
+            database,
+            records: tokio::sync::Mutex::new(records),
+        }
+    }
+
+    /// A world of the case's own, on the same store, with these lines in its configuration.
+    pub async fn another(&self, lines: &str) -> Self {
+        Self::on(&self.store, lines).await
+    }
+
+    /// From a loopback address that nobody used before.
+    pub fn elsewhere(&self) -> Http {
+        let number = next();
+        let [_, a, b, c] = number.to_be_bytes();
+        // Not 127.0.0.x, which the rest of this machine uses.
+        let address = Ipv4Addr::new(127, 100 + a, b, c);
+        Http::to(self.proxy.address).from(address.into())
+    }
+
+    /// A new client with a secret.
+    pub async fn client(&self) -> Client {
+        Client::register(&self.elsewhere()).await
+    }
+
+    /// A new public client with these redirect URIs; it uses the first.
+    pub async fn client_at(&self, redirect_uris: &[&str]) -> Client {
+        let metadata = json!({
+            "client_name": "Claude",
+            "redirect_uris": redirect_uris,
+            "token_endpoint_auth_method": "none",
+        });
+        Client::register_as(&self.elsewhere(), &metadata).await
+    }
+
+    /// Sends a request that must be refused without a trace.
+    pub async fn refused(&self, request: Request<Body>, refusal: &Refusal) {
+        let _ = self.refusal_of(request, refusal).await;
+    }
+
+    /// The same, for who wants to see more of the answer.
+    pub async fn refusal_of(&self, request: Request<Body>, refusal: &Refusal) -> Answer {
+        let answer = self.unchanged(self.http.send(request)).await;
+        refusal.check(&answer, &self.issuer);
+        answer
+    }
+
+    /// The same with bytes, on a connection of their own.
+    pub async fn refused_bytes(&self, bytes: impl AsRef<[u8]>, refusal: &Refusal) {
+        let attempt = async {
+            let mut wire = Wire::open(&self.http).await;
+            wire.send(bytes).await;
+            wire.answer().await.expect("an answer, not a close")
+        };
+        let answer = self.unchanged(attempt).await;
+        refusal.check(&answer, &self.issuer);
+    }
+
+    /// Insists that `attempt` changes no record and sends nothing to anybody.
+    pub async fn unchanged<T>(&self, attempt: impl Future<Output = T>) -> T {
+        self.changing(&[], attempt).await
+    }
+
+    /// Insists that `attempt` changes records at most whose key begins with one of `kinds`
+    /// (`client/`, `code/`, `grant/`), and sends nothing to anybody.
+    pub async fn changing<T>(&self, kinds: &[&str], attempt: impl Future<Output = T>) -> T {
+        let before = self.traces(kinds).await;
+        let outcome = attempt.await;
+        let after = self.traces(kinds).await;
+        let left = after.since(&before);
+        assert!(left.is_empty(), "an attack left traces: {left:#?}");
+        outcome
+    }
+
+    async fn traces(&self, ignored: &[&str]) -> Traces {
+        let mut records = self.records().await;
+        records.retain(|key, _| !ignored.iter().any(|kind| key.starts_with(kind)));
+        Traces {
+            records,
+            sent_upstream: self.upstream.begun(),
+            sent_elsewhere: self.decoy.hits(),
+        }
+    }
+
+    /// Everything in the store but the marks that the program sets by itself as time goes by:
+    /// version and value by key.
+    pub async fn records(&self) -> BTreeMap<String, (i64, Vec<u8>)> {
+        let rows = "SELECT key, version, value FROM mcp_oauth_proxy_records \
+                    WHERE key NOT LIKE 'mark/%'";
+        let mut connection = self.records.lock().await;
+        let rows = sqlx::query_as::<_, (String, i64, Vec<u8>)>(rows);
+        let rows = rows.fetch_all(&mut *connection).await.unwrap();
+        rows.into_iter()
+            .map(|(key, version, value)| (key, (version, value)))
+            .collect()
+    }
+
+    /// Takes a record away behind the proxy's back, as time would.
+    pub async fn delete(&self, key: &str) {
+        let mut connection = AnyConnection::connect(&self.database).await.unwrap();
+        let delete = sqlx::query("DELETE FROM mcp_oauth_proxy_records WHERE key = $1").bind(key);
+        let deleted = delete.execute(&mut connection).await.unwrap();
+        assert_eq!(deleted.rows_affected(), 1, "{key}");
+        connection.close().await.unwrap();
+    }
+
+    /// The twin of a refusal: this authorization request leads to tokens, and a call with them
+    /// arrives at the upstream with the operator's key.
+    pub async fn lets_in(&self, client: &Client, authorization: &Parameters) -> Tokens {
+        let tokens = client.sign_in_with(authorization).await;
+        self.serves(client, &tokens).await;
+        tokens
+    }
+
+    /// A call with these tokens arrives, once.
+    pub async fn serves(&self, client: &Client, tokens: &Tokens) {
+        let before = self.upstream.begun();
+        let answer = client.call(tokens).await.expect(200);
+        assert_eq!(answer.text(), USUAL);
+        assert_eq!(self.upstream.begun(), before + 1);
+        let key = format!("Bearer {UPSTREAM_KEY}");
+        assert_eq!(self.upstream.last().headers()["authorization"], key);
+    }
+}
+
+/// What the checks must notice: without this, noticing nothing would prove nothing.
+#[tokio::test]
+async fn every_trace_of_an_attack_is_noticed() {
+    let world = Arc::new(World::on(&Store::Sqlite, "").await);
+    let client = world.client().await;
+    let tokens = client.sign_in().await;
+    world.serves(&client, &tokens).await;
+    let (registering, decoy) = (Http::to(world.proxy.address), Http::to(world.decoy.address));
+    let (refreshing, calling, first) = (client.clone(), client, tokens.clone());
+    let visit = decoy.request(Method::GET, "/").body(Body::empty()).unwrap();
+    let attempts: [(&str, Running); 4] = [
+        (
+            "a new record",
+            Box::pin(async move { drop(Client::register(&registering).await) }),
+        ),
+        (
+            "a changed record",
+            Box::pin(async move { drop(refreshing.refresh(&first).await) }),
+        ),
+        (
+            "a call",
+            Box::pin(async move { drop(calling.call(&tokens).await) }),
+        ),
+        (
+            "a visit to the decoy",
+            Box::pin(async move { drop(decoy.try_send(visit).await) }),
+        ),
+    ];
+    for (what, attempt) in attempts {
+        let world = Arc::clone(&world);
+        let attempt = async move { world.unchanged(attempt).await };
+        let noticed = TaskTracker::new().spawn(attempt).await.unwrap_err();
+        assert!(
+            noticed.to_string().contains("left traces"),
+            "{what}: {noticed}"
+        );
+    }
+    world
+        .unchanged(async { drop(world.http.get("/health").await) })
+        .await;
+}
