@@ -41,6 +41,55 @@ impl Schema {
         None
     }
 
+    /// Every value in it, binary ones as text where they are text, and what the server tells of
+    /// its sessions.
+    pub async fn values(&self) -> Vec<u8> {
+        let mut connection = PgConnection::connect(&self.server).await.unwrap();
+        let columns = "SELECT table_name::text, column_name::text, data_type::text \
+                       FROM information_schema.columns WHERE table_schema = $1";
+        let columns: Vec<(String, String, String)> = sqlx::query_as(columns)
+            .bind(&self.name)
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        let of_columns = columns.into_iter().map(|(table, column, kind)| {
+            let value = match kind.as_str() {
+                "bytea" => format!("encode({column}, 'escape')"),
+                _ => format!("{column}::text"),
+            };
+            format!("SELECT coalesce({value}, '') FROM {}.{table}", self.name)
+        });
+        let sessions = "SELECT concat_ws(' ', application_name, query) FROM pg_stat_activity";
+        let mut values = Vec::new();
+        for query in of_columns.chain([sessions.to_owned()]) {
+            let rows: Vec<(String,)> = sqlx::query_as(AssertSqlSafe(query))
+                .fetch_all(&mut connection)
+                .await
+                .unwrap();
+            for (value,) in rows {
+                values.extend(value.into_bytes());
+                values.push(b'\n');
+            }
+        }
+        connection.close().await.unwrap();
+        values
+    }
+
+    /// Writes a record into it, behind the back of the program.
+    pub async fn insert(&self, key: &str, value: &[u8]) {
+        let mut connection = PgConnection::connect(&self.server).await.unwrap();
+        let table = format!("{}.mcp_oauth_proxy_records", self.name);
+        let insert =
+            format!("INSERT INTO {table} (key, value, version, expires_at) VALUES ($1, $2, 1, 0)");
+        sqlx::query(AssertSqlSafe(insert))
+            .bind(key)
+            .bind(value)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+    }
+
     /// Removes the schema with all that is in it.
     pub async fn remove(self) {
         let remove = format!("DROP SCHEMA {} CASCADE", self.name);

@@ -57,6 +57,7 @@ impl Proxy {
             variables: vec![
                 ("PASSPHRASE".to_owned(), PASSPHRASE.to_owned()),
                 ("UPSTREAM_KEY".to_owned(), UPSTREAM_KEY.to_owned()),
+                ("TMPDIR".to_owned(), "tmp".to_owned()),
             ],
             address: free_address(),
             metrics: free_address(),
@@ -64,6 +65,7 @@ impl Proxy {
             output: Arc::default(),
             readers: Vec::new(),
         };
+        fs::create_dir(proxy.directory.path().join("tmp")).unwrap();
         let Self {
             address, metrics, ..
         } = &proxy;
@@ -92,6 +94,68 @@ impl Proxy {
 
     pub fn data_dir(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// Replaces a piece of the configuration for the next start.
+    pub fn reconfigure(&self, piece: &str, by: &str) {
+        let file = self.directory.path().join("mcp-oauth-proxy.toml");
+        let text = fs::read_to_string(file).unwrap();
+        assert!(text.contains(piece), "{text}");
+        self.write_configuration(&text.replace(piece, by));
+    }
+
+    /// What `check` says of the configuration.
+    pub fn check(&self) -> Vec<u8> {
+        let output = Command::new(env!("CARGO_BIN_EXE_mcp-oauth-proxy"))
+            .arg("check")
+            .current_dir(self.directory.path())
+            .env_clear()
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        [output.stdout, output.stderr].concat()
+    }
+
+    /// The files that the program made: those of the data directory but for the key, which is the
+    /// one that is to hold it, and temporary ones.
+    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let mut folders = vec![self.data_dir(), self.directory.path().join("tmp")];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path != self.data_dir().join("key") {
+                    files.push((path.display().to_string(), fs::read(path).unwrap()));
+                }
+            }
+        }
+        files
+    }
+
+    /// What anybody on this machine may see of the process, and all that can be seen of its
+    /// children.
+    pub fn process(&self) -> Vec<(String, Vec<u8>)> {
+        let id = self.child.as_ref().unwrap().id();
+        let mut seen = Vec::new();
+        for entry in fs::read_dir(format!("/proc/{id}/task")).unwrap() {
+            let task = entry.unwrap().path();
+            let name = fs::read(task.join("comm")).unwrap_or_default();
+            seen.push(("the name of a thread".to_owned(), name));
+            let children = fs::read_to_string(task.join("children")).unwrap_or_default();
+            for child in children.split_whitespace() {
+                for file in ["cmdline", "environ"] {
+                    let text = fs::read(format!("/proc/{child}/{file}")).unwrap_or_default();
+                    seen.push((format!("{file} of a child"), text));
+                }
+            }
+        }
+        let text = fs::read(format!("/proc/{id}/cmdline")).unwrap();
+        assert!(!text.is_empty());
+        seen.push(("the command line".to_owned(), text));
+        seen
     }
 
     /// Sets a variable of the environment for the next start.
