@@ -9,7 +9,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use protocol::ports::Entropy;
 use secrecy::{ExposeSecret, SecretBox};
 
-use crate::private_file;
+use crate::private_file::{PrivateFile, PrivateFileError};
 
 /// The name of the key file in the data directory.
 pub const FILE_NAME: &str = "key";
@@ -31,14 +31,8 @@ impl MasterKey {
 /// Why the key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    #[error("the data directory {} cannot be created", .0.display())]
-    Directory(PathBuf, #[source] io::Error),
-    #[error("the key file {} cannot be read", .0.display())]
-    Read(PathBuf, #[source] io::Error),
-    #[error("the key file {} cannot be written", .0.display())]
-    Write(PathBuf, #[source] io::Error),
-    #[error("the key file {} can be read or changed by other users", .0.display())]
-    Shared(PathBuf),
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
     #[error("the key file {} is not in the format {PREFIX}<43 characters>", .0.display())]
     Format(PathBuf),
     #[error("the key file {} holds a placeholder, not a random key", .0.display())]
@@ -49,17 +43,9 @@ impl KeyFileError {
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::Directory(path, _) | Self::Write(path, _) => format!(
-                "let the user that runs this program write to {}, or set data_dir to a directory where it may",
-                path.display()
-            ),
-            Self::Read(path, _) => format!(
-                "let the user that runs this program read {}",
-                path.display()
-            ),
-            Self::Shared(path) => format!("chmod 600 {}", path.display()),
+            Self::File(error) => error.hint(),
             Self::Format(path) => format!(
-                "restore {path} from a backup; or begin anew, which ends every connection: remove it, and empty the store",
+                "restore {path} from a backup; or remove it to have a new one made, which ends every connection",
                 path = path.display()
             ),
             Self::Placeholder(path) => {
@@ -72,43 +58,35 @@ impl KeyFileError {
 /// Takes the master key from `data_dir`, and makes both if this is the first start. Processes
 /// that start at the same time get the same key.
 pub fn load_or_create(data_dir: &Path, entropy: &dyn Entropy) -> Result<MasterKey, KeyFileError> {
-    let path = data_dir.join(FILE_NAME);
-    if let Some(key) = load(&path)? {
+    let file = PrivateFile::new("the key file", data_dir.join(FILE_NAME));
+    if let Some(key) = load(&file)? {
         return Ok(key);
     }
-    private_file::create_directory(data_dir)
-        .map_err(|error| KeyFileError::Directory(data_dir.to_owned(), error))?;
     let mut bytes = [0; 32];
     entropy.fill(&mut bytes);
     let text = format!("{PREFIX}{}\n", BASE64_URL_SAFE_NO_PAD.encode(bytes));
-    let write_error = |error| KeyFileError::Write(path.clone(), error);
-    if private_file::create(&path, &text, entropy).map_err(write_error)? {
+    if file.create(&text, entropy)? {
         return Ok(MasterKey(SecretBox::new(Box::new(bytes))));
     }
     // Another process was first: its key is the key.
-    load(&path)?.ok_or_else(|| write_error(io::ErrorKind::NotFound.into()))
+    load(&file)?.ok_or_else(|| file.unwritable(io::ErrorKind::NotFound.into()).into())
 }
 
 /// `None`: there is no key file.
-fn load(path: &Path) -> Result<Option<MasterKey>, KeyFileError> {
-    let content =
-        private_file::read(path).map_err(|error| KeyFileError::Read(path.to_owned(), error))?;
-    let Some(content) = content else {
+fn load(file: &PrivateFile) -> Result<Option<MasterKey>, KeyFileError> {
+    let Some(text) = file.read()? else {
         return Ok(None);
     };
-    if content.is_shared {
-        return Err(KeyFileError::Shared(path.to_owned()));
-    }
-    let line = content.text.strip_suffix('\n').unwrap_or(&content.text);
+    let line = text.strip_suffix('\n').unwrap_or(&text);
     let bytes: Option<[u8; 32]> = line
         .strip_prefix(PREFIX)
         .and_then(|encoded| BASE64_URL_SAFE_NO_PAD.decode(encoded).ok())
         .and_then(|bytes| bytes.try_into().ok());
     let Some(bytes) = bytes else {
-        return Err(KeyFileError::Format(path.to_owned()));
+        return Err(KeyFileError::Format(file.path().to_owned()));
     };
     if bytes.iter().all(|byte| *byte == bytes[0]) {
-        return Err(KeyFileError::Placeholder(path.to_owned()));
+        return Err(KeyFileError::Placeholder(file.path().to_owned()));
     }
     Ok(Some(MasterKey(SecretBox::new(Box::new(bytes)))))
 }
@@ -203,7 +181,7 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let error = load_or_create(directory.path(), &SystemEntropy).unwrap_err();
             assert!(
-                matches!(error, KeyFileError::Shared(_)),
+                matches!(error, KeyFileError::File(PrivateFileError::Shared { .. })),
                 "{mode:o}: {error}"
             );
             assert!(error.hint().starts_with("chmod 600 "));

@@ -11,7 +11,7 @@ use protocol::{
 };
 use secrecy::SecretString;
 
-use crate::private_file;
+use crate::private_file::{PrivateFile, PrivateFileError};
 
 /// The name of the file in the data directory that keeps the hash.
 pub const FILE_NAME: &str = "passphrase.hash";
@@ -33,14 +33,8 @@ pub struct Generated {
 /// Why there is no generated passphrase.
 #[derive(Debug, thiserror::Error)]
 pub enum PassphraseError {
-    #[error("the data directory {} cannot be created", .0.display())]
-    Directory(PathBuf, #[source] io::Error),
-    #[error("the passphrase's hash in {} cannot be read", .0.display())]
-    Read(PathBuf, #[source] io::Error),
-    #[error("the passphrase's hash cannot be written to {}", .0.display())]
-    Write(PathBuf, #[source] io::Error),
-    #[error("the passphrase's hash in {} can be read or changed by other users", .0.display())]
-    Shared(PathBuf),
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
     #[error("{} does not hold the hash of a passphrase", .0.display())]
     Format(PathBuf),
 }
@@ -49,15 +43,7 @@ impl PassphraseError {
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::Directory(path, _) | Self::Write(path, _) => format!(
-                "let the user that runs this program write to {}, or set data_dir to a directory where it may",
-                path.display()
-            ),
-            Self::Read(path, _) => format!(
-                "let the user that runs this program read {}",
-                path.display()
-            ),
-            Self::Shared(path) => format!("chmod 600 {}", path.display()),
+            Self::File(error) => error.hint(),
             Self::Format(path) => format!(
                 "remove {} to get a new passphrase at the next start",
                 path.display()
@@ -72,41 +58,36 @@ pub fn load_or_generate(
     data_dir: &Path,
     entropy: &dyn Entropy,
 ) -> Result<Generated, PassphraseError> {
-    let path = data_dir.join(FILE_NAME);
-    if let Some(sign_in) = load(&path)? {
+    let file = PrivateFile::new(
+        "the file of the passphrase's hash",
+        data_dir.join(FILE_NAME),
+    );
+    if let Some(sign_in) = load(&file)? {
         return Ok(Generated {
             sign_in,
             fresh: None,
         });
     }
-    private_file::create_directory(data_dir)
-        .map_err(|error| PassphraseError::Directory(data_dir.to_owned(), error))?;
     let passphrase = generate(entropy);
     let mut salt = [0; 16];
     entropy.fill(&mut salt);
     let hash = hash_generated(&passphrase, &salt);
-    let write_error = |error| PassphraseError::Write(path.clone(), error);
-    let is_ours =
-        private_file::create(&path, &format!("{hash}\n"), entropy).map_err(write_error)?;
+    let is_ours = file.create(&format!("{hash}\n"), entropy)?;
+    let sign_in = load(&file)?.ok_or_else(|| file.unwritable(io::ErrorKind::NotFound.into()))?;
     Ok(Generated {
-        sign_in: load(&path)?.ok_or_else(|| write_error(io::ErrorKind::NotFound.into()))?,
+        sign_in,
         fresh: is_ours.then(|| passphrase.into()),
     })
 }
 
 /// `None`: there is no hash.
-fn load(path: &Path) -> Result<Option<SignIn>, PassphraseError> {
-    let content =
-        private_file::read(path).map_err(|error| PassphraseError::Read(path.to_owned(), error))?;
-    let Some(content) = content else {
+fn load(file: &PrivateFile) -> Result<Option<SignIn>, PassphraseError> {
+    let Some(text) = file.read()? else {
         return Ok(None);
     };
-    if content.is_shared {
-        return Err(PassphraseError::Shared(path.to_owned()));
-    }
-    SignIn::hashed(content.text.trim_end())
+    SignIn::hashed(text.trim_end())
         .map(Some)
-        .map_err(|_| PassphraseError::Format(path.to_owned()))
+        .map_err(|_| PassphraseError::Format(file.path().to_owned()))
 }
 
 fn generate(entropy: &dyn Entropy) -> String {
@@ -176,7 +157,13 @@ mod tests {
         fs::write(&path, hash_generated("correct horse", &[7; 16])).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let shared = load_or_generate(directory.path(), &SystemEntropy).unwrap_err();
-        assert!(matches!(shared, PassphraseError::Shared(_)), "{shared}");
+        assert!(
+            matches!(
+                shared,
+                PassphraseError::File(PrivateFileError::Shared { .. })
+            ),
+            "{shared}"
+        );
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let good = load_or_generate(directory.path(), &SystemEntropy).unwrap();

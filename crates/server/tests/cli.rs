@@ -167,6 +167,22 @@ fn a_start_that_fails_says_why_and_exits_with_1() {
       because: Not a directory (os error 20)
     hint: let the user that runs this program read file/data/key
     ");
+
+    // Directories of the kernel's, in which even root makes nothing.
+    fs::write(here.path().join("proxy.toml"), "data_dir = '/proc/data'").unwrap();
+    let stderr = fails(&run_in(here.path(), &["--config", "proxy.toml"], &[]), 1);
+    insta::assert_snapshot!(stderr, @"
+    error: the data directory /proc/data cannot be created
+      because: No such file or directory (os error 2)
+    hint: create /proc/data for the user that runs this program, or set data_dir to a directory where it may write
+    ");
+    fs::write(here.path().join("proxy.toml"), "data_dir = '/proc/self'").unwrap();
+    let stderr = fails(&run_in(here.path(), &["--config", "proxy.toml"], &[]), 1);
+    insta::assert_snapshot!(stderr, @"
+    error: the key file /proc/self/key cannot be written
+      because: No such file or directory (os error 2)
+    hint: let the user that runs this program write to /proc/self, or set data_dir to a directory where it may
+    ");
 }
 
 #[test]

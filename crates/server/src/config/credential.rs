@@ -33,13 +33,32 @@ impl Described {
     pub(super) fn is_none(&self) -> bool {
         matches!(self.credential, Credential::None)
     }
+}
 
-    /// A bearer token from `source`.
-    pub(super) fn bearer(token: &str, source: &Source) -> Result<Self, NotACredential> {
-        Ok(Self {
-            credential: Credential::bearer(token)?,
+/// The bearer token at `key`, which is from `source`. `None`: a mistake was noted.
+pub(super) fn bearer(
+    token: &str,
+    source: &Source,
+    key: &Key,
+    findings: &mut Findings<'_>,
+) -> Option<Described> {
+    if token.to_ascii_lowercase().starts_with("bearer ") {
+        findings.mistake(
+            key,
+            "begins with the word Bearer, which is added anyway",
+            "remove the word and the space after it",
+        );
+        return None;
+    }
+    match Credential::bearer(token) {
+        Ok(credential) => Some(Described {
+            credential,
             description: format!("Authorization: Bearer {MASK} ({source})"),
-        })
+        }),
+        Err(error) => {
+            refuse(error, key, findings);
+            None
+        }
     }
 }
 
@@ -124,17 +143,12 @@ impl Reader<'_, '_> {
     fn bearer(&mut self, table: &CredentialTable) -> Option<Described> {
         let key = self.key.child("bearer");
         let token = self.secret(table.bearer.as_ref(), &key)?;
-        let text = token.text.expose_secret();
-        if text.to_ascii_lowercase().starts_with("bearer ") {
-            self.findings.mistake(
-                &key,
-                "begins with the word Bearer, which is added anyway",
-                "remove the word and the space after it",
-            );
-            return None;
-        }
-        let described = Described::bearer(text, &token.source);
-        self.sendable(described, &key)
+        bearer(
+            token.text.expose_secret(),
+            &token.source,
+            &key,
+            self.findings,
+        )
     }
 
     fn basic(&mut self, table: &CredentialTable) -> Option<Described> {
@@ -143,7 +157,7 @@ impl Reader<'_, '_> {
         let username_key = key.child("username");
         let username = self.part(basic.username.as_deref(), &key, "username");
         if let Some(Err(error)) = username.map(|username| Credential::basic(username, "")) {
-            self.refuse(error, &username_key);
+            refuse(error, &username_key, self.findings);
         }
         if basic.password.is_none() {
             self.missing(&key, "password");
@@ -184,7 +198,7 @@ impl Reader<'_, '_> {
         let name_is_good = match make("value") {
             Ok(_) => true,
             Err(error) => {
-                self.refuse(error, &name_key);
+                refuse(error, &name_key, self.findings);
                 false
             }
         };
@@ -244,21 +258,23 @@ impl Reader<'_, '_> {
         described: Result<Described, NotACredential>,
         key: &Key,
     ) -> Option<Described> {
-        described.map_err(|error| self.refuse(error, key)).ok()
+        described
+            .map_err(|error| refuse(error, key, self.findings))
+            .ok()
     }
+}
 
-    fn refuse(&mut self, error: NotACredential, key: &Key) {
-        let remedy = match error {
-            NotACredential::HeaderName => "use letters, digits and hyphens, as in \"X-API-Key\"",
-            NotACredential::ReservedHeader => {
-                "use the header that the MCP server's documentation names for the key"
-            }
-            NotACredential::HeaderValue => {
-                "look for a line break, a control character or a letter outside ASCII in it"
-            }
-            NotACredential::UserName => "HTTP Basic cannot carry such a name; use another",
-            NotACredential::Empty => "write it out",
-        };
-        self.findings.mistake(key, error.to_string(), remedy);
-    }
+fn refuse(error: NotACredential, key: &Key, findings: &mut Findings<'_>) {
+    let remedy = match error {
+        NotACredential::HeaderName => "use letters, digits and hyphens, as in \"X-API-Key\"",
+        NotACredential::ReservedHeader => {
+            "use the header that the MCP server's documentation names for the key"
+        }
+        NotACredential::HeaderValue => {
+            "look for a line break, a control character or a letter outside ASCII in it"
+        }
+        NotACredential::UserName => "HTTP Basic cannot carry such a name; use another",
+        NotACredential::Empty => "write it out",
+    };
+    findings.mistake(key, error.to_string(), remedy);
 }

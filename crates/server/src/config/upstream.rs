@@ -102,24 +102,9 @@ fn from_environment(url: &str, token: Option<&str>, findings: &mut Findings<'_>)
     let url_key = Key::Variable("UPSTREAM_URL");
     let token_key = Key::Variable("UPSTREAM_TOKEN");
     let source = Source::Environment("UPSTREAM_TOKEN".to_owned());
-    if token.is_some_and(|token| token.to_ascii_lowercase().starts_with("bearer ")) {
-        findings.mistake(
-            &token_key,
-            "begins with the word Bearer, which is added anyway",
-            "leave it out",
-        );
-    }
-    let credential = match token.map(|token| Described::bearer(token, &source)) {
+    let credential = match token {
         None => Some(Described::none()),
-        Some(Ok(described)) => Some(described),
-        Some(Err(error)) => {
-            findings.mistake(
-                &token_key,
-                error.to_string(),
-                "look for a line break, a control character or a letter outside ASCII in it",
-            );
-            None
-        }
+        Some(token) => credential::bearer(token, &source, &token_key, findings),
     };
     let endpoint = endpoint(url, &url_key, findings);
     let (endpoint, credential) = (endpoint?, credential?);
