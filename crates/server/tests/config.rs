@@ -182,3 +182,32 @@ fn a_file_with_a_secret_that_others_can_read_is_warned_about() {
         );
     }
 }
+
+#[test]
+fn a_database_across_the_network_without_tls_is_warned_about() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("proxy.toml");
+    for (url, is_warned) in [
+        ("postgres://me@db.example/proxy", true),
+        ("postgres://me@192.0.2.7:5433/proxy", true),
+        ("postgres:///proxy?host=db.example", true),
+        ("postgres://me@localhost/proxy?hostaddr=192.0.2.7", true),
+        ("postgres://me@db.example/proxy?sslmode=prefer", true),
+        ("postgres://me@db.example/proxy?sslmode=disable", true),
+        ("postgres://me@db.example/proxy?sslmode=require", false),
+        ("postgres://me@db.example/proxy?sslmode=verify-ca", false),
+        ("postgres://me@db.example/proxy?ssl-mode=verify-full", false),
+        ("postgres://me@localhost/proxy", false),
+        ("postgres://me@127.0.0.1:5433/proxy", false),
+        ("postgres://me@[::1]/proxy", false),
+        ("postgres:///proxy?host=/run/postgresql", false),
+        ("postgres:///proxy", false),
+    ] {
+        fs::write(&file, format!("store = '{url}'\n")).unwrap();
+        let output = check(directory.path(), &file, &[]);
+        let stdout = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{stdout}");
+        let warned = stdout.contains("warning: store names another machine without asking for TLS");
+        assert_eq!(warned, is_warned, "{url}: {stdout}");
+    }
+}

@@ -327,7 +327,37 @@ fn store(
     let has_password =
         url.password().is_some() || url.query_pairs().any(|(name, _)| name == "password");
     findings.literal_secret |= has_password && resolved.source == Source::Literal;
+    if crosses_a_network_unprotected(&url) {
+        findings.warn(
+            &key,
+            "names another machine without asking for TLS, so passwords and records may cross the \
+             network readable, or go to somebody else: add ?sslmode=verify-full to the URL, or \
+             sslmode=require where the certificate cannot be checked",
+        );
+    }
     Some(StoreKind::Postgres { url: resolved.text })
+}
+
+/// Whether a PostgreSQL server is on another machine, and the driver may do without TLS, which is
+/// what it does unless told otherwise when the server, or whoever answers for it, offers none.
+fn crosses_a_network_unprotected(url: &Url) -> bool {
+    let parameter = |names: [&str; 2]| {
+        let found = url
+            .query_pairs()
+            .filter(|(name, _)| names.contains(&&**name));
+        found.last().map(|(_, value)| value.into_owned())
+    };
+    let mode = parameter(["sslmode", "ssl-mode"]).unwrap_or_default();
+    let host = parameter(["hostaddr", "host"])
+        .or_else(|| url.host_str().map(str::to_owned))
+        .unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    // Without a host, or with a path in its place, it is a socket of this machine.
+    let is_here = host.is_empty()
+        || host.starts_with('/')
+        || host.eq_ignore_ascii_case("localhost")
+        || address.parse::<IpAddr>().is_ok_and(|it| it.is_loopback());
+    !is_here && !["require", "verify-ca", "verify-full"].contains(&mode.as_str())
 }
 
 fn allowed_origins(written: &[String], findings: &mut Findings<'_>) -> Vec<String> {

@@ -37,7 +37,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// Where clients, grants and codes are kept: `"sqlite"`, a file in `data_dir` for a single
     /// process, or the URL of a PostgreSQL database, which several processes can share. Since
-    /// that URL holds a password, it can come from elsewhere like any secret.
+    /// that URL holds a password, it can come from elsewhere like any secret. Across a network,
+    /// end it with `?sslmode=verify-full`.
     #[schemars(extend("default" = SQLITE))]
     pub store: Option<Secret>,
     /// The address and port of a listener of its own for metrics; none when it is missing.
