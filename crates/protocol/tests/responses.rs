@@ -427,3 +427,68 @@ async fn elsewhere(table: &mut Table) {
         &down(&server, server.get("/ready")).await,
     );
 }
+
+/// The public address in a browser is a page for a person; for programs nothing is there, so that
+/// discovery does not take it for anything. No name of what is behind it is told.
+#[tokio::test]
+async fn the_public_address_is_a_page_in_a_browser_and_nothing_to_programs() {
+    let server = TestServer::with_two_upstreams();
+    let asking = async |method: &str, path: &str, accept: &str| {
+        let request = request(method.parse().unwrap(), path);
+        let request = request.header(header::ACCEPT, accept);
+        server.send(request.body(Body::empty()).unwrap()).await
+    };
+    for accept in [
+        "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        "application/xhtml+xml, Text/HTML;q=0.9",
+    ] {
+        let page = asking("GET", "/", accept).await.expect(200);
+        assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+        assert_eq!(page.header("cache-control"), "no-store");
+        assert_eq!(page.header("x-frame-options"), "DENY");
+        let text = page.text();
+        assert!(text.contains("https://gw.example/ and goes"), "{text}");
+        for secret in ["/mcp", "Server a", "Server b", "upstream"] {
+            assert!(!text.contains(secret), "{secret}: {text}");
+        }
+    }
+    for (method, path, accept) in [
+        ("GET", "/", "*/*"),
+        ("GET", "/", "application/json"),
+        ("GET", "/", "application/json, text/event-stream"),
+        ("GET", "/", "text/htmlx"),
+        ("POST", "/", "text/html"),
+        ("DELETE", "/", "text/html"),
+        ("GET", "/other", "text/html"),
+        ("GET", "/.well-known/openid-configuration", "text/html"),
+        ("GET", "/favicon.ico", "image/avif,*/*"),
+    ] {
+        let answer = asking(method, path, accept).await.refused(404, "not_found");
+        assert_eq!(answer.header("content-type"), "application/json");
+    }
+}
+
+/// A method that an address does not take is refused like anything else: in JSON that nobody keeps.
+#[tokio::test]
+async fn a_wrong_method_is_answered_in_json_that_no_cache_keeps() {
+    let server = TestServer::new();
+    for (method, path, allowed) in [
+        (Method::GET, "/token", "POST"),
+        (Method::PUT, "/register", "POST"),
+        (Method::DELETE, "/revoke", "POST"),
+        (Method::GET, "/consent", "POST"),
+        (Method::PUT, "/authorize", "GET,HEAD,POST"),
+        (Method::POST, "/health", "GET,HEAD"),
+        (Method::POST, "/ready", "GET,HEAD"),
+        (
+            Method::POST,
+            "/.well-known/oauth-authorization-server",
+            "GET,HEAD",
+        ),
+    ] {
+        let request = request(method, path).body(Body::empty()).unwrap();
+        let answer = server.send(request).await.refused(405, "invalid_request");
+        assert_eq!(answer.header("allow"), allowed, "{path}");
+        assert_eq!(answer.header("cache-control"), "no-store", "{path}");
+    }
+}

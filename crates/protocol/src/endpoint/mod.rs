@@ -20,7 +20,7 @@ use axum::{
     Router,
     body::Body,
     middleware,
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use http::{HeaderValue, Request, Response};
 use tower::ServiceExt;
@@ -173,6 +173,7 @@ fn router(app: App) -> Router {
         .route("/register", post(register::register_client))
         .route("/token", post(token::answer_token_request))
         .route("/revoke", post(revoke::revoke_token))
+        .method_not_allowed_fallback(respond::method_not_allowed)
         // CORS outermost, or a browser cannot read a 405.
         .layer(middleware::from_fn(cors::for_any_origin));
     let for_people = Router::new()
@@ -180,12 +181,15 @@ fn router(app: App) -> Router {
             "/authorize",
             get(authorize::show_consent).post(authorize::show_consent),
         )
-        .route("/consent", post(consent::decide));
+        .route("/consent", post(consent::decide))
+        .method_not_allowed_fallback(respond::method_not_allowed);
     Router::new()
         .merge(for_programs)
         .merge(for_people)
         .route("/health", get(health::report_alive))
         .route("/ready", get(health::report_ready))
+        .method_not_allowed_fallback(respond::method_not_allowed)
+        .route("/", any(respond::front_page))
         .fallback(respond::nothing_here)
         .with_state(app)
 }

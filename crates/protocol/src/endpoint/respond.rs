@@ -2,8 +2,11 @@
 
 use std::{error::Error, time::Duration};
 
-use axum::{body::Body, extract::State};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use http_body_util::LengthLimitError;
 use serde::Serialize;
 use serde_json::json;
@@ -61,6 +64,43 @@ pub(super) fn not_found() -> Response<Body> {
 pub(super) async fn nothing_here(State(app): State<App>, uri: Uri) -> Response<Body> {
     app.journal.record(&Event::NotFound { path: uri.path() });
     not_found()
+}
+
+/// What a person sees who opens the public address in a browser. Programs find nothing there, and
+/// strangers learn nothing of what is behind it.
+pub(super) async fn front_page(State(app): State<App>, request: Request) -> Response<Body> {
+    let wants_page = request.headers().get_all(header::ACCEPT).iter().any(|it| {
+        let accepted = it.as_bytes().split(|byte| *byte == b',');
+        accepted.map(<[u8]>::trim_ascii).any(|range| {
+            let essence = range.split(|byte| *byte == b';').next();
+            essence.is_some_and(|it| it.trim_ascii().eq_ignore_ascii_case(b"text/html"))
+        })
+    });
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !(wants_page && is_read) {
+        return nothing_here(State(app), request.uri().clone()).await;
+    }
+    let next_step = format!(
+        "Ask whoever runs this for the full address of the server that you want. It begins with \
+         {}/ and goes into your MCP client, not into a browser.",
+        app.policy.issuer
+    );
+    let message = MessagePage {
+        title: "Here is a door for MCP clients",
+        explanation: "Programs such as Claude or an editor come through here to MCP servers, after \
+                      a person has approved them. There is nothing more to see.",
+        next_step: &next_step,
+        request_id: None,
+    };
+    page(&app, StatusCode::OK, message.render())
+}
+
+/// There is something at this path, but not for this method. The router adds `Allow`.
+pub(super) async fn method_not_allowed() -> Response<Body> {
+    json(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &json!({ "error": "invalid_request", "error_description": "this address does not take this method" }),
+    )
 }
 
 /// The request came under a name that is not ours.
