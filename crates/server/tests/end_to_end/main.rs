@@ -18,12 +18,18 @@ mod support;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Method, header};
-use tokio::{sync::oneshot, time::Instant};
+use http::{HeaderValue, Method, header};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::{net::TcpStream, sync::oneshot, time::Instant};
+use tokio_util::task::TaskTracker;
 
 use support::{
     PASSPHRASE, UPSTREAM_KEY,
     client::{Client, Http, Tokens},
+    postgres::Schema,
     proxy::Proxy,
     upstream::{USUAL, Upstream, usual},
 };
@@ -197,6 +203,141 @@ async fn a_second_process_on_the_same_data_directory_is_refused() {
     world.proxy.stop().await;
     second.start().await;
     second.stop().await;
+}
+
+/// PX-16: who called what is in the log once, until the operator leaves it out; refusals stay.
+#[tokio::test]
+async fn each_call_is_one_line_of_the_log_that_can_be_left_out() {
+    let mut world = World::new().await;
+    let call = |method: &'static str, tool: &'static str| {
+        let mut request = world.client.call_request(&world.tokens);
+        let headers = request.headers_mut();
+        headers.insert("mcp-method", HeaderValue::from_static(method));
+        headers.insert("mcp-name", HeaderValue::from_static(tool));
+        request
+    };
+    let (first, second) = (
+        call("tools/call", "look_up"),
+        call("tools/call", "left_out"),
+    );
+    let mut foreign = call("tools/call", "refused");
+    let session = HeaderValue::from_static("made up");
+    foreign.headers_mut().insert("mcp-session-id", session);
+    let http = world.client.http.clone();
+    let _ = http.send(first).await.expect(200);
+    world.proxy.stop().await;
+
+    let output = world.proxy.output();
+    let lines: Vec<serde_json::Value> = output
+        .lines()
+        .filter(|line| line.contains("look_up"))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let [line] = &lines[..] else {
+        panic!("{output}")
+    };
+    for (field, value) in [
+        ("level", json!("INFO")),
+        ("message", json!("a call was forwarded")),
+        ("upstream", json!("one")),
+        ("subject", json!("owner")),
+        ("client", json!(world.client.id)),
+        ("method", json!("POST")),
+        ("claimed_method", json!("tools/call")),
+        ("claimed_tool", json!("look_up")),
+        ("status", json!(200)),
+    ] {
+        assert_eq!(line[field], value, "{field}: {line}");
+    }
+
+    world.proxy.set("RUST_LOG", "info,calls=off");
+    world.proxy.start().await;
+    let _ = http.send(second).await.expect(200);
+    let _ = http.send(foreign).await.expect(404);
+    world.proxy.stop().await;
+    let output = world.proxy.output();
+    assert!(!output.contains("left_out"), "{output}");
+    assert!(output.contains("refused"), "{output}");
+}
+
+/// PX-19: two processes on one PostgreSQL database and with one key file are one proxy, whichever
+/// of them the client gets.
+#[tokio::test]
+async fn two_processes_on_postgresql_take_turns_in_one_flow() {
+    let Some(schema) = Schema::new("turns").await else {
+        return;
+    };
+    let upstream = Upstream::start().await;
+    let store = format!("store = \"{}\"", schema.url);
+    let one = Proxy::with(upstream.address, &store).await;
+    let mut two = Proxy::prepared(upstream.address, &store);
+    two.set("PUBLIC_URL", &format!("http://{}", one.address));
+    two.share_data_dir_of(&one);
+    two.start().await;
+    let first = Client::register(&Http::to(one.address)).await;
+    let asked = first.authorization();
+    let client_at = |address| Client {
+        http: Http::to(address),
+        ..first.clone()
+    };
+    let proxies = [client_at(one.address), client_at(two.address)];
+    for (here, there) in [(0, 1), (1, 0)].map(|(a, b)| (&proxies[a], &proxies[b])) {
+        let consent = here.opens_consent_with(&asked).await;
+        let redirect = there.approve(&consent, PASSPHRASE).await.expect(303);
+        let code = Client::code(&redirect);
+        let mut tokens = Tokens::of(&here.redeem(&code).await.expect(200));
+        for at in [there, here, there] {
+            let _ = at.call(&tokens).await.expect(200);
+            tokens = Tokens::of(&at.refresh(&tokens).await.expect(200));
+        }
+        let _ = there.redeem(&code).await.expect(400);
+    }
+    drop((one, two));
+    schema.remove().await;
+}
+
+/// TM-15: the eras take turns on one connection, and nothing is remembered of it.
+#[tokio::test]
+async fn both_eras_take_turns_on_one_connection() {
+    let world = World::new().await;
+    let stream = TcpStream::connect(world.proxy.address).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let connection = TaskTracker::new().spawn(connection);
+    for round in 0..4 {
+        let is_modern = round % 2 == 1;
+        let mut request = world.client.call_request(&world.tokens);
+        if is_modern {
+            let version = HeaderValue::from_static("2026-07-28");
+            request
+                .headers_mut()
+                .insert("mcp-protocol-version", version);
+        }
+        let mut started = usual();
+        let session = HeaderValue::from_static("s-1");
+        started.headers_mut().insert("mcp-session-id", session);
+        world.upstream.answers(async { started });
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let has_session = response.headers().contains_key("mcp-session-id");
+        assert_eq!(has_session, !is_modern, "{round}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, USUAL);
+    }
+    assert!(!connection.is_finished());
+}
+
+/// TL-18: four mebibytes pass, five do not.
+#[tokio::test]
+async fn a_body_beyond_four_mebibytes_is_refused() {
+    let world = World::new().await;
+    for (mebibytes, status) in [(5, 413), (4, 200)] {
+        let mut request = world.client.call_request(&world.tokens);
+        *request.body_mut() = Body::from(vec![b'x'; mebibytes << 20]);
+        let _ = world.client.http.send(request).await.expect(status);
+    }
+    let received = world.upstream.received();
+    let lengths: Vec<_> = received.iter().map(|it| it.body().len()).collect();
+    assert_eq!(lengths, [4 << 20]);
 }
 
 /// Metrics are on a port of their own.
