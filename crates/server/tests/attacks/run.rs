@@ -21,6 +21,9 @@ const LANES: usize = 3;
 /// Longer than any case takes.
 const PATIENCE: Duration = Duration::from_mins(3);
 
+/// What is looked at in the end, beside the cases: that no secret came up anywhere.
+const NO_SECRET: &str = "no secret";
+
 /// Whether each case held, by its id.
 pub type Results = BTreeMap<&'static str, bool>;
 
@@ -50,7 +53,7 @@ async fn lane(
     let mut world = Arc::new(World::on(&store, "").await);
     loop {
         let next = waiting.lock().unwrap().next();
-        let Some(case) = next else { return };
+        let Some(case) = next else { break };
         // A task of its own, so that its panic is its own too.
         let running = TaskTracker::new().spawn((case.run)(Arc::clone(&world)));
         let failure = match timeout(PATIENCE, running).await {
@@ -65,4 +68,10 @@ async fn lane(
         }
         results.lock().unwrap().insert(case.id, failure.is_none());
     }
+    let leaks = world.leaks().await;
+    if !leaks.is_empty() {
+        say(&format!("on {}: {leaks:#?}", store.name()));
+    }
+    let mut results = results.lock().unwrap();
+    *results.entry(NO_SECRET).or_insert(true) &= leaks.is_empty();
 }

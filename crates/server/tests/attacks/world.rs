@@ -21,8 +21,9 @@ use super::{
     decoy::Decoy,
     refusal::Refusal,
     support::{
-        UPSTREAM_KEY,
-        client::{Answer, Client, Http, Parameters, Tokens},
+        PASSPHRASE, UPSTREAM_KEY,
+        canary::Secrets,
+        client::{Answer, Client, Http, Parameters, Tokens, VERIFIER},
         postgres::Schema,
         proxy::Proxy,
         upstream::{USUAL, Upstream},
@@ -133,7 +134,10 @@ impl World {
             }
         };
         let lines = format!("store = \"{place}\"\n{lines}");
-        let proxy = Proxy::with(upstream.address, &lines).await;
+        let mut proxy = Proxy::prepared(upstream.address, &lines);
+        // What is logged at the most talkative level is searched for secrets in the end.
+        proxy.set("RUST_LOG", "trace");
+        proxy.start().await;
         let file = proxy.data_dir().join("records.sqlite");
         let database = url.unwrap_or_else(|| format!("sqlite://{}", file.display()));
         let reading = match store {
@@ -164,7 +168,7 @@ impl World {
         let [_, a, b, c] = number.to_be_bytes();
         // Not 127.0.0.x, which the rest of this machine uses.
         let address = Ipv4Addr::new(127, 100 + a, b, c);
-        Http::to(self.proxy.address).from(address.into())
+        self.http.clone().from(address.into())
     }
 
     /// A new client with a secret.
@@ -244,6 +248,24 @@ impl World {
             .collect()
     }
 
+    /// Every secret that came up in the output, the files, the metrics or the records, of those that
+    /// this world has and those that answers brought.
+    pub async fn leaks(&self) -> Vec<String> {
+        let mut secrets = Secrets::default();
+        secrets.add("the upstream's key", UPSTREAM_KEY);
+        secrets.add("the passphrase", PASSPHRASE);
+        secrets.add("the verifier", VERIFIER);
+        secrets.add_those_of(&self.http.seen());
+        let mut places = self.proxy.files();
+        places.extend(self.proxy.process());
+        places.push(("the output".to_owned(), self.proxy.output().into_bytes()));
+        let metrics = Http::to(self.proxy.metrics).get("/metrics").await;
+        places.push(("the metrics".to_owned(), metrics.body.to_vec()));
+        let records = self.records().await.into_iter();
+        places.extend(records.map(|(key, (_, value))| (format!("the value of {key}"), value)));
+        secrets.search().leaks_in(&places)
+    }
+
     /// Takes a record away behind the proxy's back, as time would.
     pub async fn delete(&self, key: &str) {
         let mut connection = AnyConnection::connect(&self.database).await.unwrap();
@@ -312,4 +334,16 @@ async fn every_trace_of_an_attack_is_noticed() {
     world
         .unchanged(async { drop(world.http.get("/health").await) })
         .await;
+}
+
+/// The same for secrets.
+#[tokio::test]
+async fn a_secret_that_came_up_is_noticed() {
+    let world = World::on(&Store::Sqlite, "").await;
+    let tokens = world.client().await.sign_in().await;
+    assert_eq!(world.leaks().await, Vec::<String>::new());
+
+    std::fs::write(world.proxy.data_dir().join("left"), tokens.access_token).unwrap();
+    let leaks = world.leaks().await;
+    assert!(leaks[0].starts_with("access_token is in"), "{leaks:?}");
 }

@@ -94,16 +94,19 @@ impl Search {
         found
     }
 
-    /// Insists that none of these places holds a secret; names all that do.
+    /// Every secret in these places, in words.
+    pub fn leaks_in(&self, places: &[Place]) -> Vec<String> {
+        let leaks = places.iter().flat_map(|(place, text)| {
+            let found = self.found_in(text).into_iter();
+            found.map(move |(name, kind)| format!("{name} is in {place} ({kind})"))
+        });
+        leaks.collect()
+    }
+
+    /// Insists that none of these places holds a secret.
     #[track_caller]
     pub fn finds_nothing_in(&self, places: &[Place]) {
-        let leaks: Vec<String> = places
-            .iter()
-            .flat_map(|(place, text)| {
-                let found = self.found_in(text).into_iter();
-                found.map(move |(name, kind)| format!("{name} is in {place} ({kind})"))
-            })
-            .collect();
+        let leaks = self.leaks_in(places);
         assert!(leaks.is_empty(), "{leaks:#?}");
     }
 }
