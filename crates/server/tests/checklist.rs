@@ -67,7 +67,7 @@ const NOT_YET: &[(&str, &str)] = &[
     ("AZ-22", "As AZ-21: no callback comes back from one."),
     (
         "TL-14",
-        "Upstreams speak Streamable HTTP. The transport of 2024-11-05, which it replaced, is not translated.",
+        "Upstreams speak Streamable HTTP. The transport of 2024-11-05, which it replaced, is not translated yet.",
     ),
     (
         "TM-05",
