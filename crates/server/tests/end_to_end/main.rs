@@ -448,3 +448,38 @@ async fn the_user_agents_of_hosted_clients_are_served_like_any() {
         assert_eq!(world.upstream.last().headers()["user-agent"], agent);
     }
 }
+
+/// Line ends, escape sequences and quotes stay within the field that they are in.
+#[tokio::test]
+async fn nothing_that_a_client_says_becomes_a_line_of_the_log() {
+    let mut world = World::new().await;
+    let hostile = "x\r\n{\"level\":\"ERROR\",\"message\":\"forged\"}\n\u{1b}[2J\u{2028}\u{85}\"}";
+    let metadata = json!({
+        "client_name": hostile,
+        "redirect_uris": ["https://claude.ai/api/mcp/auth_callback"],
+    });
+    let http = world.client.http.clone();
+    let registration = http
+        .request(Method::POST, "/register")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(metadata.to_string()))
+        .unwrap();
+    let _ = http.send(registration).await.expect(201);
+    let mut call = world.client.call_request(&world.tokens);
+    let name = HeaderValue::from_str("\"},{\"message\":\"forged").unwrap();
+    call.headers_mut().insert("mcp-name", name);
+    let _ = http.send(call).await.expect(200);
+    world.proxy.stop().await;
+
+    let output = world.proxy.output();
+    assert!(
+        output.contains("forged"),
+        "nothing of it was logged: {output}"
+    );
+    assert!(!output.contains('\u{1b}'));
+    for line in output.lines().filter(|line| line.contains("forged")) {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["level"], "INFO");
+        assert_ne!(line["message"], "forged");
+    }
+}
