@@ -415,6 +415,26 @@ async fn a_cookie_that_is_copied_under_another_name_or_doubled_is_none() {
         .expect(303);
 }
 
+/// AZ-20: what others of the same domain keep in a browser need not be text.
+#[tokio::test]
+async fn cookies_of_others_in_any_bytes_do_not_hide_ours() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let (browser, page) = opened(&client).await;
+    let (name, value) = browser.cookies.first_key_value().unwrap();
+    let ours = format!("{name}={value}");
+    let planted = [ours.as_bytes(), b"; city=K\xf6ln; ", name.as_bytes(), b"=x"].concat();
+    let beside = [b"city=K\xf6ln; ", ours.as_bytes()].concat();
+    let post = async |cookies: &[u8]| {
+        let mut request = approval(&browser, &page);
+        let cookies = HeaderValue::from_bytes(cookies).unwrap();
+        request.headers_mut().insert(header::COOKIE, cookies);
+        server.send(request).await
+    };
+    gives_nothing(&post(&planted).await, 403);
+    let _ = post(&beside).await.expect(303);
+}
+
 /// N-CN-16
 #[tokio::test]
 async fn a_form_that_another_site_sends_is_refused() {
