@@ -523,6 +523,33 @@ async fn two_ways_to_prove_a_client_at_once_are_one_too_many() {
         .expect(200);
 }
 
+/// TK-13: not even the same credentials twice.
+#[tokio::test]
+async fn two_authorization_headers_prove_nothing() {
+    let server = TestServer::new();
+    let client = confidential(&server).await;
+    let good = basic(&client.client_id, client.client_secret.as_deref().unwrap());
+    let code = client.code().await;
+    let before = server.state();
+    for pair in [[&good, &good], [&good, &basic("other", "x")]] {
+        let fields = [
+            ("grant_type", "authorization_code"),
+            ("code", code.as_str()),
+            ("code_verifier", VERIFIER),
+        ];
+        let mut request = form("/token", &fields);
+        for value in pair {
+            let value = value.parse().unwrap();
+            request.headers_mut().append(header::AUTHORIZATION, value);
+        }
+        let _ = server.send(request).await.refused(400, "invalid_request");
+    }
+    assert_eq!(server.state(), before);
+    let _ = redeem_by_header(&server, &code, &good, &[])
+        .await
+        .expect(200);
+}
+
 /// TK-14, RG-12
 #[tokio::test]
 async fn other_grants_are_unsupported() {

@@ -197,9 +197,16 @@ pub(super) async fn authenticated_client(
     headers: &HeaderMap,
     form: &Form,
 ) -> Result<AuthenticatedClient, NotAuthenticated> {
-    let authorization = headers.get(header::AUTHORIZATION);
+    let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
+    let authorization = authorizations.next();
     let by_header = authorization.is_some();
     let refused = |error| NotAuthenticated { error, by_header };
+    // Whatever is in front of us may have gone by the other one.
+    if authorizations.next().is_some() {
+        return Err(refused(OAuthError::invalid_request(
+            "present client credentials in one Authorization header",
+        )));
+    }
     // What is no text is no Basic credentials either.
     let authorization = authorization.map(|value| value.to_str().unwrap_or_default());
     let presented = Presented::read(authorization, form).map_err(refused)?;

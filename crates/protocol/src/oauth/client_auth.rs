@@ -105,8 +105,8 @@ fn basic(authorization: &str) -> Option<(String, String)> {
 }
 
 fn form_decoded(text: &str) -> String {
-    // A value alone would be read as a name; an ampersand in it was encoded, or is raw and then
-    // this reading is not the right one.
+    // Raw, these would end the name; but all of the text is one value.
+    let text = text.replace('&', "%26").replace('=', "%3D");
     form_urlencoded::parse(text.as_bytes())
         .map(|(name, _)| name.into_owned())
         .next()
@@ -163,6 +163,22 @@ mod tests {
             wrong
         );
         assert_eq!(authenticate(None, "", Some(SECRET)), wrong);
+    }
+
+    /// N-TK-23
+    #[test]
+    fn tk_11_basic_credentials_are_read_to_their_end() {
+        let wrong = Err(ErrorCode::InvalidClient);
+        for password in ["x=y", "x&y", "x&"] {
+            let pair = format!("c1:{password}");
+            assert_eq!(authenticate(Some(&pair), "", Some("x")), wrong, "{pair}");
+            assert_eq!(authenticate(Some(&pair), "", Some(password)), Ok(()));
+        }
+        for user in ["c1=x", "c1&x"] {
+            let header = format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:x")));
+            let presented = Presented::read(Some(&header), &Form::default()).unwrap();
+            assert_eq!(presented.client_id.as_str(), user);
+        }
     }
 
     #[test]
