@@ -40,6 +40,9 @@ impl RedirectUri {
         if authority.is_empty() || authority.contains('@') || has_dot_segment(path) {
             return None;
         }
+        if path.contains(['[', ']']) || !has_whole_escapes(rest) {
+            return None;
+        }
         if names_an_answer(path) {
             return None;
         }
@@ -121,6 +124,14 @@ fn has_dot_segment(path: &str) -> bool {
         .any(|segment| segment == "." || segment == "..")
 }
 
+/// Whether two hexadecimal digits follow each percent sign (RFC 3986 §2.1).
+fn has_whole_escapes(text: &str) -> bool {
+    text.split('%').skip(1).all(|after| {
+        let digits = after.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
+}
+
 /// Whether the query already holds a parameter of the answer, which would then be there twice.
 fn names_an_answer(path: &str) -> bool {
     let query = path.split_once('?').map_or("", |(_, query)| query);
@@ -198,6 +209,7 @@ mod tests {
             "https://chatgpt.com/connector_platform_oauth_redirect",
             "https://vscode.dev/redirect",
             "https://example.com:8443/cb?a=1",
+            "https://example.com/c%C3%A9?a=%5B",
             "http://127.0.0.1/",
             "http://127.0.0.1:33418/",
             "http://localhost/callback",
@@ -252,6 +264,12 @@ mod tests {
             "https://exämple.com/cb",
             "https://example.com/a/../cb",
             "https://example.com/%2E%2e/cb",
+            "https://example.com/%",
+            "https://example.com/%zz",
+            "https://example.com/cb?a=%4",
+            "com.example://%x/cb",
+            "https://example.com/cb[1]",
+            "https://example.com/cb?a[]=1",
             "https://0x7f.1/cb",
             "urn:ietf:wg:oauth:2.0:oob",
             "myapp://callback",
