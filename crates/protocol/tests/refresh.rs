@@ -729,6 +729,42 @@ async fn whichever_store_access_fails_the_same_refresh_token_works_afterwards() 
     }
 }
 
+/// Rule 7, FI-04: the rotation happened though the store's answer was lost, and this process knows.
+#[tokio::test]
+async fn the_use_of_a_token_counts_whatever_became_of_the_rotation_that_made_it() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let first = client.sign_in().await;
+    // Client, grant, then the write of the rotation.
+    server.store.lose_nth(3);
+    let _ = client
+        .refresh(&first)
+        .await
+        .refused(503, "temporarily_unavailable");
+    let second = refreshed(&client, &first).await;
+    let _ = client.call(&second).await.expect(200);
+    server.clock.advance(WINDOW + SECOND);
+    let _ = client.refresh(&first).await.refused(400, "invalid_grant");
+    is_dead(&client, &[&second]).await;
+}
+
+/// FI-04: the same, at the end of the idle time that the rotation began anew.
+#[tokio::test]
+async fn a_token_lives_its_time_whatever_became_of_the_rotation_that_made_it() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let first = client.sign_in().await;
+    server.clock.advance(ALMOST_IDLE);
+    server.store.lose_nth(3);
+    let _ = client
+        .refresh(&first)
+        .await
+        .refused(503, "temporarily_unavailable");
+    let second = refreshed(&client, &first).await;
+    server.clock.advance(SECOND);
+    let _ = client.call(&second).await.expect(200);
+}
+
 /// TK-22
 #[tokio::test]
 async fn a_store_that_is_down_costs_nobody_the_connection() {

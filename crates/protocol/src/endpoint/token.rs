@@ -258,7 +258,9 @@ async fn refresh(
         if app
             .records()
             .replace_grant(family, read.version, &rotated)
-            .await?
+            .await
+            // The write may have happened: what is in memory may be out of date.
+            .inspect_err(|_| app.grants.forget(family))?
         {
             let event = if presented.generation > grant.generation {
                 Event::StoreRegressed {
