@@ -14,7 +14,9 @@
 
 pub mod client;
 pub mod fetch;
+pub mod model;
 pub mod upstream;
+pub mod walk;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -63,6 +65,8 @@ pub struct TestServer {
     pub journal: Arc<Events>,
     /// Every answer so far.
     answers: Arc<Mutex<Vec<Answer>>>,
+    /// How many processes have had this key and store.
+    processes: Arc<AtomicU64>,
 }
 
 impl TestServer {
@@ -82,16 +86,27 @@ impl TestServer {
 
     /// A process of its own on a store that may be shared.
     pub fn on(policy: Policy, store: Arc<FaultyStore>) -> Self {
-        Self::at(policy, store, Arc::default(), 0)
+        Self::at(policy, store, Arc::default(), Arc::default())
     }
 
     /// One more process with the same key, store and clock: after a restart, or beside this one.
     pub fn another(&self, policy: Policy) -> Self {
-        // Other random bytes than those that the first has drawn or will draw.
-        Self::at(policy, self.store.clone(), self.clock.clone(), 1 << 32)
+        Self::at(
+            policy,
+            self.store.clone(),
+            self.clock.clone(),
+            self.processes.clone(),
+        )
     }
 
-    fn at(policy: Policy, store: Arc<FaultyStore>, clock: Arc<FakeClock>, seed: u64) -> Self {
+    fn at(
+        policy: Policy,
+        store: Arc<FaultyStore>,
+        clock: Arc<FakeClock>,
+        processes: Arc<AtomicU64>,
+    ) -> Self {
+        // Other random bytes than those that any other process has drawn or will draw.
+        let seed = processes.fetch_add(1, Ordering::SeqCst) << 32;
         let fetch = Arc::new(FakeFetch::default());
         let upstream = Arc::new(FakeUpstream::default());
         let journal = Arc::new(Events::default());
@@ -113,6 +128,7 @@ impl TestServer {
             upstream,
             journal,
             answers: Arc::default(),
+            processes,
         }
     }
 
