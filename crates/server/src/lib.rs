@@ -12,6 +12,7 @@ mod marks;
 pub mod metrics;
 pub mod passphrase;
 mod private_file;
+pub mod private_memory;
 pub mod store;
 pub mod system;
 pub mod upstream;

@@ -11,7 +11,7 @@ use crate::{
     config::{Plan, Settings, SignInPlan},
     host,
     key_file::{self, MasterKey},
-    logs, passphrase,
+    logs, passphrase, private_memory,
     system::SystemEntropy,
 };
 
@@ -38,6 +38,7 @@ pub enum PassphraseNotice {
 /// Runs the proxy that `plan` describes.
 pub fn run(plan: Plan) -> anyhow::Result<()> {
     let (_writes_the_rest, lost_lines) = logs::start();
+    private_memory::keep().context("the memory cannot be kept out of core files")?;
     let prepared = prepare(plan)?;
     let text = start_text(&prepared);
     let untold = match prepared.passphrase {

@@ -279,6 +279,18 @@ fn every_leak_is_found(search: &Search, places: &[Place]) {
     );
 }
 
+/// Secrets are in the memory, and a core file is a copy of that.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_crash_of_the_running_program_leaves_no_core_file() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::in_front_of(upstream.address).await;
+    let limits = proxy.limits();
+    let core = limits.lines().find(|line| line.starts_with("Max core"));
+    let words: Vec<_> = core.unwrap().split_whitespace().collect();
+    assert_eq!(words[..6], ["Max", "core", "file", "size", "0", "0"]);
+}
+
 /// The places are read where a program would write: a file in either directory, a row.
 #[tokio::test]
 async fn what_is_written_to_any_place_is_looked_at() {

@@ -158,6 +158,12 @@ impl Proxy {
         seen
     }
 
+    /// What the operating system allows the process, as it lists it.
+    pub fn limits(&self) -> String {
+        let id = self.child.as_ref().unwrap().id();
+        fs::read_to_string(format!("/proc/{id}/limits")).unwrap()
+    }
+
     /// Sets a variable of the environment for the next start.
     pub fn set(&mut self, name: &str, value: &str) {
         self.variables.retain(|(known, _)| known != name);
