@@ -7,6 +7,7 @@ mod bounds;
 mod credential;
 mod findings;
 mod key;
+mod limits;
 mod mistake;
 mod plan;
 mod quantity;
@@ -27,6 +28,7 @@ use std::{
 use self::{findings::Findings, reader::Places};
 pub use self::{
     key::{Key, Segment},
+    limits::{LimitsPlan, describe as describe_limits},
     mistake::{Mistake, Mistakes, Place},
     plan::{Plan, Settings, StoreKind},
     quantity::{show_duration, show_size},

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use http::{Request, Response};
 use protocol::{
-    endpoint::{App, Front, Ports, extract::Permit},
+    endpoint::{App, Front, Ports, extract::Permit, respond},
     identity::password::Kind,
     journal::Journal,
     policy::Destination,
@@ -26,13 +26,14 @@ use crate::{
     config::{Settings, StoreKind},
     demo::{Demo, Person},
     fetch::{GuardedFetch, SystemNetwork},
-    listen::{self, ConnectionLimits},
+    listen::{self, ConnectionLimits, Limit, Meter},
     logs::Logs,
     marks,
+    memory::{self, Memory},
     metrics::Metrics,
     store::SqlStore,
     system::{SystemClock, SystemEntropy},
-    upstream::{RemoteUpstream, UpstreamTimeouts, system_tls},
+    upstream::{RemoteUpstream, system_tls},
 };
 
 /// How often expired records are removed.
@@ -48,6 +49,9 @@ const MARK_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Files that the program itself keeps open: listeners, the store, logs.
 const FILES: usize = 64;
+
+/// What is answered even when memory is short: whoever looks after the program wants to know.
+const HEALTH: [&str; 2] = ["/health", "/ready"];
 
 /// The name of the SQLite file in the data directory.
 const SQLITE_FILE: &str = "records.sqlite";
@@ -86,9 +90,13 @@ async fn serve(
     marks::recall_time(&*store, &clock).await?;
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let metrics = Metrics::new(&policy, lost_lines);
+    let meter: Meter = {
+        let metrics = Arc::clone(&metrics);
+        Arc::new(move |limit| metrics.count_limit(limit))
+    };
     let tls = system_tls().context("the system's TLS certificates cannot be loaded")?;
     let upstreams = Upstreams {
-        remote: RemoteUpstream::new(tls.clone(), &UpstreamTimeouts::default()),
+        remote: RemoteUpstream::new(tls.clone(), &settings.limits.upstream),
         demo: Demo::new(Arc::clone(&entropy)),
         sign_in: match policy.sign_in.kind {
             Kind::Passphrase => "passphrase",
@@ -96,9 +104,9 @@ async fn serve(
         },
     };
     let limits = ConnectionLimits {
-        connections: connections(),
+        connections: connections(settings.limits.connections.connections),
         shared_addresses: policy.trusted_proxies.clone(),
-        ..ConnectionLimits::default()
+        ..settings.limits.connections.clone()
     };
     let ports = Ports {
         clock: clock.clone(),
@@ -120,6 +128,7 @@ async fn serve(
         background.spawn(listen::serve(
             listener,
             limits,
+            Arc::clone(&meter),
             stop.clone(),
             move |request, _| {
                 let response = metrics.answer(&request);
@@ -134,13 +143,27 @@ async fn serve(
     ));
     background.spawn(sweep_until(stop.clone(), Arc::clone(&store), clock));
     background.spawn(end_streams_until(stop.clone(), app));
+    let memory = Memory::default();
+    if let Some(limit) = settings.limits.memory.or_else(memory::allowed) {
+        background.spawn(memory.clone().watch_until(stop.clone(), limit));
+    }
     let answering = background.spawn(listen::serve(
         listener,
         limits,
+        Arc::clone(&meter),
         stop.clone(),
         move |request, peer| {
+            let is_shed = memory.is_short() && !HEALTH.contains(&request.uri().path());
+            if is_shed {
+                meter(Limit::Memory);
+            }
             let front = front.clone();
-            async move { front.answer(request, peer).await }
+            async move {
+                if is_shed {
+                    return respond::overloaded();
+                }
+                front.answer(request, peer).await
+            }
         },
     ));
     announce().context("the start text cannot be written to standard output")?;
@@ -174,10 +197,9 @@ async fn open_store(settings: &Settings) -> anyhow::Result<SqlStore> {
     })
 }
 
-/// How many connections may be open at one time: as many as [`ConnectionLimits`] wants, if the
-/// operating system lets us have two files for each, one to the client and one to the upstream.
-fn connections() -> usize {
-    let wanted = ConnectionLimits::default().connections;
+/// How many connections may be open at one time: as many as are wanted, if the operating system
+/// lets us have two files for each, one to the client and one to the upstream.
+fn connections(wanted: usize) -> usize {
     // Shells commonly start programs with 1,024 files although they may have many more.
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(files) => {

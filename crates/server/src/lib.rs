@@ -9,6 +9,7 @@ pub mod key_file;
 pub mod listen;
 pub mod logs;
 mod marks;
+pub mod memory;
 pub mod metrics;
 pub mod passphrase;
 mod private_file;

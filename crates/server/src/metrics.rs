@@ -21,6 +21,8 @@ use protocol::{
 };
 use tracing_appender::non_blocking::ErrorCounter;
 
+use crate::listen::Limit;
+
 type Labels = Vec<(&'static str, String)>;
 
 /// Status classes 1xx to 5xx.
@@ -61,6 +63,7 @@ pub struct Metrics {
     failures: Family<Labels, Counter>,
     log_lines_lost: Counter,
     lost: ErrorCounter,
+    limited: Family<Labels, Counter>,
 }
 
 /// What is counted of each call, ready at hand.
@@ -206,6 +209,11 @@ impl Metrics {
                 "Lines of the log that nobody read in time",
             ),
             lost,
+            limited: family(
+                &mut registry,
+                "limited",
+                "Limits that connections and requests met",
+            ),
             registry: Mutex::default(),
         };
         *metrics
@@ -213,6 +221,11 @@ impl Metrics {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = registry;
         Arc::new(metrics)
+    }
+
+    /// Counts a limit that a connection or a request met.
+    pub fn count_limit(&self, limit: Limit) {
+        count(&self.limited, &[("limit", &name(&limit))]);
     }
 
     /// Answers a request on the metrics listener: `GET /metrics`.

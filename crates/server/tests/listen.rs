@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use server::listen::{BodyStalled, ConnectionLimits, serve};
+use server::listen::{BodyStalled, ConnectionLimits, Limit, Meter, serve};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -40,6 +40,8 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n";
 struct Server {
     address: SocketAddr,
     stop: CancellationToken,
+    /// The limits that were met.
+    met: Arc<Mutex<Vec<Limit>>>,
     serving: JoinHandle<()>,
 }
 
@@ -52,11 +54,17 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let serving = TaskTracker::new().spawn(serve(listener, limits, stop.clone(), answer));
+        let met = Arc::<Mutex<Vec<Limit>>>::default();
+        let meter: Meter = {
+            let met = Arc::clone(&met);
+            Arc::new(move |limit| met.lock().unwrap().push(limit))
+        };
+        let serving = serve(listener, limits, meter, stop.clone(), answer);
         Self {
             address,
             stop,
-            serving,
+            met,
+            serving: TaskTracker::new().spawn(serving),
         }
     }
 
@@ -183,7 +191,7 @@ async fn collect(request: Request<Body>, _: IpAddr) -> Response<Body> {
     let mut answer = Response::default();
     if let Err(error) = request.into_body().collect().await {
         let cause = error.source().and_then(|cause| cause.downcast_ref());
-        assert!(matches!(cause, Some(BodyStalled(_))), "{error:?}");
+        assert!(matches!(cause, Some(BodyStalled { .. })), "{error:?}");
         *answer.status_mut() = StatusCode::REQUEST_TIMEOUT;
     }
     answer
@@ -203,6 +211,7 @@ async fn a_silent_connection_is_closed() {
     let begun = Instant::now();
     server.connect().await.is_closed().await;
     assert!(begun.elapsed() >= milliseconds(190));
+    assert_eq!(*server.met.lock().unwrap(), [Limit::SlowHead]);
 }
 
 #[tokio::test]
@@ -224,6 +233,7 @@ async fn a_head_that_drips_in_is_cut_off() {
     };
     let drops = timeout(SOON, dripping).await.unwrap();
     assert!((5..50).contains(&drops), "{drops} drops");
+    assert_eq!(*server.met.lock().unwrap(), [Limit::SlowHead]);
 }
 
 #[tokio::test]
@@ -260,6 +270,7 @@ async fn a_used_connection_may_idle_but_must_finish_what_it_begins() {
         (milliseconds(1700)..milliseconds(4000)).contains(&took),
         "closed after {took:?}"
     );
+    assert_eq!(*server.met.lock().unwrap(), [Limit::SlowHead, Limit::Idle]);
 }
 
 /// TM-09: a subscription may be open for as long as it likes.
@@ -285,14 +296,21 @@ async fn an_answer_may_take_longer_than_any_limit() {
 
 #[tokio::test]
 async fn a_hundred_headers_are_enough() {
-    let server = Server::start(ConnectionLimits::default(), ok).await;
-    for (headers, status) in [(99, "200"), (100, "431")] {
-        let mut peer = server.connect().await;
-        let many = "x: y\r\n".repeat(headers);
-        peer.send(format!("GET / HTTP/1.1\r\nhost: here\r\n{many}\r\n"))
-            .await;
-        let head = peer.read_until("\r\n\r\n").await;
-        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+    for most in [ConnectionLimits::default().headers, 20] {
+        let limits = ConnectionLimits {
+            headers: most,
+            ..Default::default()
+        };
+        let server = Server::start(limits, ok).await;
+        for (headers, status) in [(most - 1, "200"), (most, "431")] {
+            let mut peer = server.connect().await;
+            let many = "x: y\r\n".repeat(headers);
+            peer.send(format!("GET / HTTP/1.1\r\nhost: here\r\n{many}\r\n"))
+                .await;
+            let head = peer.read_until("\r\n\r\n").await;
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        }
+        assert_eq!(*server.met.lock().unwrap(), [Limit::Head]);
     }
 }
 
@@ -330,22 +348,111 @@ async fn a_body_that_stalls_fails() {
     }
 }
 
+/// To send something now and then is not enough.
+#[tokio::test]
+async fn a_body_that_drips_in_fails() {
+    let limits = ConnectionLimits {
+        body_stall: milliseconds(500),
+        min_rate: 1000,
+        ..Default::default()
+    };
+    let server = Server::start(limits, collect).await;
+    for framing in [
+        ("content-length: 100000\r\n\r\n", "x"),
+        ("transfer-encoding: chunked\r\n\r\n", "1\r\nx\r\n"),
+    ] {
+        let mut peer = server.connect().await;
+        let begun = Instant::now();
+        peer.send(format!("POST / HTTP/1.1\r\nhost: here\r\n{}", framing.0))
+            .await;
+        let (mut read, mut write) = peer.0.into_split();
+        let dripping = TaskTracker::new().spawn(async move {
+            while write.write_all(framing.1.as_bytes()).await.is_ok() {
+                sleep(milliseconds(20)).await;
+            }
+        });
+        let mut answer = Vec::new();
+        // The drops that come after the end may reset what is left of the connection.
+        let _ = timeout(SOON, read.read_to_end(&mut answer)).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 408 "), "{answer:?}");
+        let took = begun.elapsed();
+        assert!(took < milliseconds(2500), "closed after {took:?}");
+        timeout(SOON, dripping).await.unwrap().unwrap();
+    }
+    assert_eq!(*server.met.lock().unwrap(), [Limit::SlowBody; 2]);
+}
+
 #[tokio::test]
 async fn a_body_that_is_slow_but_moves_arrives() {
     let limits = ConnectionLimits {
-        body_stall: milliseconds(400),
+        body_stall: milliseconds(800),
+        min_rate: 10_000,
         ..Default::default()
     };
     let server = Server::start(limits, collect).await;
     let mut peer = server.connect().await;
-    peer.send("POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 8\r\n\r\n")
+    // Three times as long as the limit, at several times the least rate.
+    peer.send("POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 120000\r\n\r\n")
         .await;
-    for _ in 0..8 {
+    for _ in 0..24 {
         sleep(milliseconds(100)).await;
-        peer.send("x").await;
+        peer.send(vec![b'x'; 5000]).await;
     }
     let head = peer.read_until("\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert_eq!(*server.met.lock().unwrap(), []);
+}
+
+/// What a slow upstream takes its time over is not the client's fault.
+#[tokio::test]
+async fn a_body_that_nobody_reads_may_wait() {
+    let limits = ConnectionLimits {
+        body_stall: milliseconds(300),
+        min_rate: 100_000,
+        ..Default::default()
+    };
+    let read_slowly = |request: Request<Body>, _| async {
+        let mut body = request.into_body();
+        while let Some(frame) = body.frame().await {
+            frame.unwrap();
+            sleep(milliseconds(400)).await;
+        }
+        Response::default()
+    };
+    let server = Server::start(limits, read_slowly).await;
+    let mut peer = server.connect().await;
+    peer.send("POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 3\r\n\r\n")
+        .await;
+    for _ in 0..3 {
+        peer.send("x").await;
+        sleep(milliseconds(450)).await;
+    }
+    let head = peer.read_until("\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+}
+
+/// To take a byte now and then is not enough either, not even of an answer that is ready.
+#[tokio::test]
+async fn a_reader_that_sips_is_dropped() {
+    let limits = ConnectionLimits {
+        write_stall: milliseconds(500),
+        min_rate: 1_000_000,
+        ..Default::default()
+    };
+    let answer = Response::new(Body::from(vec![b'x'; 16 * 1024 * 1024]));
+    let server = Server::start(limits, once(answer)).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut peer = Peer(socket.connect(server.address).await.unwrap());
+    peer.send(GET).await;
+    let sipping = async {
+        let mut piece = [0; 256];
+        while peer.0.read(&mut piece).await.is_ok_and(|read| read > 0) {
+            sleep(milliseconds(5)).await;
+        }
+    };
+    timeout(SOON, sipping).await.expect("it is still served");
+    assert_eq!(*server.met.lock().unwrap(), [Limit::SlowReader]);
 }
 
 #[tokio::test]
@@ -407,6 +514,7 @@ async fn one_address_has_a_bounded_number_of_connections() {
         peer.read_until("ok").await;
     }
     server.connect().await.is_closed().await;
+    assert_eq!(*server.met.lock().unwrap(), [Limit::PerAddress]);
 
     drop(second);
     // The server learns of the close in its own time.
@@ -453,6 +561,7 @@ async fn connections_beyond_the_cap_wait_for_their_turn() {
     second.send(GET).await;
     let early = timeout(milliseconds(200), second.0.read_u8()).await;
     assert!(early.is_err(), "answered beyond the cap");
+    assert_eq!(*server.met.lock().unwrap(), [Limit::Connections]);
 
     drop(first);
     second.read_until("ok").await;
@@ -752,6 +861,7 @@ async fn what_is_not_answered_in_time_is_dropped() {
         (milliseconds(290)..milliseconds(2000)).contains(&took),
         "closed after {took:?}"
     );
+    assert_eq!(*server.met.lock().unwrap(), [Limit::Drain]);
     server.stopped().await;
 }
 

@@ -101,7 +101,13 @@ async fn proxy_to(address: SocketAddr, limits: ConnectionLimits) -> SocketAddr {
             })
         }
     };
-    TaskTracker::new().spawn(serve(listener, limits, CancellationToken::new(), answer));
+    TaskTracker::new().spawn(serve(
+        listener,
+        limits,
+        Arc::new(|_| {}),
+        CancellationToken::new(),
+        answer,
+    ));
     proxy
 }
 
@@ -379,7 +385,13 @@ async fn a_request_body_that_stalls_is_the_clients_fault() {
             Response::default()
         }
     };
-    TaskTracker::new().spawn(serve(listener, limits, CancellationToken::new(), answer));
+    TaskTracker::new().spawn(serve(
+        listener,
+        limits,
+        Arc::new(|_| {}),
+        CancellationToken::new(),
+        answer,
+    ));
     let mut client = TcpStream::connect(front).await.unwrap();
     client
         .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhal")

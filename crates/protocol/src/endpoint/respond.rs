@@ -131,6 +131,18 @@ pub(super) fn without_one_host() -> Response<Body> {
     )
 }
 
+/// The host cannot take on more than it has. The connection closes, since it is a part of that.
+pub fn overloaded() -> Response<Body> {
+    let mut response = json(
+        StatusCode::SERVICE_UNAVAILABLE,
+        &json!({ "error": "temporarily_unavailable", "error_description": "the server is overloaded; try again in a few seconds" }),
+    );
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, RETRY_SOON);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// The status that goes with an error code at an endpoint for programs (RFC 6749 §5.2).
 fn status_of(code: ErrorCode) -> StatusCode {
     match code {

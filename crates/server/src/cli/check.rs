@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use crate::config::{Plan, PlannedUpstream, SignInPlan, show_duration, show_size};
+use crate::config::{Plan, PlannedUpstream, SignInPlan, describe_limits, show_duration};
 
 /// Describes the outcome of a good configuration.
 pub(super) fn describe(plan: &Plan) -> String {
@@ -78,19 +78,15 @@ fn write_tokens(text: &mut String, plan: &Plan) -> fmt::Result {
 }
 
 fn write_limits(text: &mut String, plan: &Plan) -> fmt::Result {
-    let limits = &plan.limits;
     writeln!(text, "\nlimits")?;
-    row(text, "  mcp_body", &show_size(limits.mcp_body))?;
-    row(text, "  oauth_body", &show_size(limits.oauth_body as u64))?;
-    row(
-        text,
-        "  registration_body",
-        &show_size(limits.registration_body as u64),
-    )
+    for (name, value) in describe_limits(&plan.settings.limits) {
+        row(text, &format!("  {name}"), &value)?;
+    }
+    Ok(())
 }
 
 fn row(text: &mut String, name: &str, value: &str) -> fmt::Result {
-    writeln!(text, "{name:<24} {value}")
+    writeln!(text, "{name:<26} {value}")
 }
 
 fn sign_in(plan: &SignInPlan) -> String {

@@ -2,13 +2,13 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use protocol::policy::{Limits, TokenPolicy};
+use protocol::policy::TokenPolicy;
 
 use super::{
     findings::Findings,
     key::Key,
     quantity::{parse_duration, parse_size, show_duration, show_size},
-    written::{LimitsConfig, TokensConfig},
+    written::TokensConfig,
 };
 
 /// Reads `[tokens]`.
@@ -17,38 +17,38 @@ pub(super) fn tokens(written: &TokensConfig, findings: &mut Findings<'_>) -> Tok
     const HOUR: u64 = 60 * MINUTE;
     const DAY: u64 = 24 * HOUR;
     let default = TokenPolicy::default();
-    let mut read = |name: &str, written: &Option<String>, default, bounds: RangeInclusive<u64>| {
-        let key = Key::of("tokens").child(name);
-        duration(written.as_deref(), &key, default, bounds, findings)
+    let mut table = Bounds::of("tokens", findings);
+    let mut read = |name: &str, written: Option<&str>, default, bounds| {
+        table.duration(name, written, default, bounds)
     };
     let tokens = TokenPolicy {
         access_lifetime: read(
             "access_lifetime",
-            &written.access_lifetime,
+            written.access_lifetime.as_deref(),
             default.access_lifetime,
             MINUTE..=90 * DAY,
         ),
         refresh_idle: read(
             "refresh_idle",
-            &written.refresh_idle,
+            written.refresh_idle.as_deref(),
             default.refresh_idle,
             HOUR..=3650 * DAY,
         ),
         refresh_absolute: read(
             "refresh_absolute",
-            &written.refresh_absolute,
+            written.refresh_absolute.as_deref(),
             default.refresh_absolute,
             HOUR..=3650 * DAY,
         ),
         refresh_retry_window: read(
             "refresh_retry_window",
-            &written.refresh_retry_window,
+            written.refresh_retry_window.as_deref(),
             default.refresh_retry_window,
             0..=5 * MINUTE,
         ),
         code_lifetime: read(
             "code_lifetime",
-            &written.code_lifetime,
+            written.code_lifetime.as_deref(),
             default.code_lifetime,
             10..=10 * MINUTE,
         ),
@@ -90,6 +90,72 @@ fn check_order(tokens: &TokenPolicy, findings: &mut Findings<'_>) {
     }
 }
 
+/// Reads the keys of one table, each within its bounds.
+pub(super) struct Bounds<'f, 'i> {
+    table: Key,
+    findings: &'f mut Findings<'i>,
+}
+
+impl<'f, 'i> Bounds<'f, 'i> {
+    pub(super) fn of(table: &str, findings: &'f mut Findings<'i>) -> Self {
+        Self {
+            table: Key::of(table),
+            findings,
+        }
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        name: &str,
+        written: Option<&str>,
+        default: Duration,
+        bounds: RangeInclusive<u64>,
+    ) -> Duration {
+        let key = self.table.child(name);
+        duration(written, &key, default, bounds, self.findings)
+    }
+
+    pub(super) fn size(
+        &mut self,
+        name: &str,
+        written: Option<&str>,
+        default: u64,
+        bounds: RangeInclusive<u64>,
+    ) -> u64 {
+        let key = self.table.child(name);
+        size(written, &key, Some(default), &bounds, self.findings).unwrap_or(default)
+    }
+
+    /// A size that has no default.
+    pub(super) fn optional_size(
+        &mut self,
+        name: &str,
+        written: Option<&str>,
+        bounds: RangeInclusive<u64>,
+    ) -> Option<u64> {
+        let key = self.table.child(name);
+        size(written, &key, None, &bounds, self.findings)
+    }
+
+    pub(super) fn count(
+        &mut self,
+        name: &str,
+        written: Option<u32>,
+        default: usize,
+        bounds: RangeInclusive<u32>,
+    ) -> usize {
+        let Some(count) = written else { return default };
+        if !bounds.contains(&count) {
+            self.findings.mistake(
+                &self.table.child(name),
+                format!("must be between {} and {}", bounds.start(), bounds.end()),
+                format!("the default is {default}"),
+            );
+        }
+        count as usize
+    }
+}
+
 fn duration(
     written: Option<&str>,
     key: &Key,
@@ -121,57 +187,21 @@ fn duration(
     duration
 }
 
-/// Reads `[limits]`.
-pub(super) fn limits(written: &LimitsConfig, findings: &mut Findings<'_>) -> Limits {
-    const KIB: u64 = 1024;
-    const MIB: u64 = 1024 * KIB;
-    let default = Limits::default();
-    let mut read = |name: &str, written: &Option<String>, default, bounds| {
-        let key = Key::of("limits").child(name);
-        size(written.as_deref(), &key, default, &bounds, findings)
-    };
-    Limits {
-        mcp_body: read(
-            "mcp_body",
-            &written.mcp_body,
-            default.mcp_body,
-            KIB..=1024 * MIB,
-        ),
-        oauth_body: in_memory(read(
-            "oauth_body",
-            &written.oauth_body,
-            default.oauth_body as u64,
-            4 * KIB..=MIB,
-        )),
-        registration_body: in_memory(read(
-            "registration_body",
-            &written.registration_body,
-            default.registration_body as u64,
-            KIB..=MIB,
-        )),
-    }
-}
-
-/// A size within the bounds above, which every address space holds.
-fn in_memory(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
 fn size(
     written: Option<&str>,
     key: &Key,
-    default: u64,
+    default: Option<u64>,
     bounds: &RangeInclusive<u64>,
     findings: &mut Findings<'_>,
-) -> u64 {
-    let Some(text) = written else { return default };
+) -> Option<u64> {
+    let text = written?;
     let Some(bytes) = parse_size(text) else {
         findings.mistake(
             key,
             "is not a size",
             format!(
                 "write a whole number and B, KiB, MiB or GiB, as in \"{}\"",
-                show_size(default)
+                show_size(default.unwrap_or(*bounds.start()))
             ),
         );
         return default;
@@ -184,8 +214,11 @@ fn size(
                 show_size(*bounds.start()),
                 show_size(*bounds.end())
             ),
-            format!("the default is \"{}\"", show_size(default)),
+            default.map_or_else(
+                || "leave it out for what the system allows".to_owned(),
+                |default| format!("the default is \"{}\"", show_size(default)),
+            ),
         );
     }
-    bytes
+    Some(bytes)
 }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use protocol::{
     identity::password::SignIn,
     oauth::identifiers::{Issuer, NotAnIssuer, Resource},
-    policy::{Limits, Policy, TokenPolicy, UpstreamPolicy},
+    policy::{Policy, TokenPolicy, UpstreamPolicy},
 };
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
@@ -21,6 +21,7 @@ use super::{
     credential::MASK,
     findings::Findings,
     key::Key,
+    limits::{self, LimitsPlan},
     secret::{Environment, Source, resolve},
     sign_in::{self, SignInPlan},
     upstream::{self, PlannedUpstream},
@@ -38,7 +39,6 @@ pub struct Plan {
     /// Never empty.
     pub upstreams: Vec<PlannedUpstream>,
     pub tokens: TokenPolicy,
-    pub limits: Limits,
     pub trusted_proxies: Vec<IpNet>,
     pub allowed_origins: Vec<String>,
     /// What works but is probably not wanted.
@@ -52,6 +52,7 @@ pub struct Settings {
     pub metrics_listen: Option<SocketAddr>,
     pub data_dir: PathBuf,
     pub store: StoreKind,
+    pub limits: LimitsPlan,
 }
 
 /// Where records are kept.
@@ -82,7 +83,7 @@ impl Plan {
                 .map(|upstream| Arc::new(upstream.policy))
                 .collect(),
             tokens: self.tokens,
-            limits: self.limits,
+            limits: self.settings.limits.requests.clone(),
             trusted_proxies: self.trusted_proxies,
             allowed_origins: self.allowed_origins,
             grant_freshness,
@@ -148,7 +149,7 @@ pub(super) fn plan(
     let sign_in = sign_in::plan(&config.sign_in, environment, findings);
     let drafts = upstream::read(config, environment, findings);
     let tokens = bounds::tokens(&config.tokens, findings);
-    let limits = bounds::limits(&config.limits, findings);
+    let limits = limits::read(&config.limits, findings);
     let allowed_origins = allowed_origins(&config.allowed_origins, findings);
     let trusted_proxies = trusted_proxies(&config.trusted_proxies.ranges, findings);
     if !findings.mistakes.is_empty() {
@@ -184,12 +185,12 @@ pub(super) fn plan(
             metrics_listen,
             data_dir,
             store: store?,
+            limits,
         },
         issuer,
         sign_in: sign_in?,
         upstreams,
         tokens,
-        limits,
         trusted_proxies,
         allowed_origins,
         warnings: std::mem::take(&mut findings.warnings),

@@ -12,6 +12,10 @@ use serde::{
 };
 
 use super::quantity::{show_duration, show_size};
+use crate::{
+    listen::{ConnectionLimits, Http2Limits},
+    upstream::UpstreamTimeouts,
+};
 
 /// The configuration file of mcp-oauth-proxy.
 ///
@@ -60,7 +64,7 @@ pub struct Config {
     /// Lifetimes of what is issued.
     #[serde(default)]
     pub tokens: TokensConfig,
-    /// Bounds on what a request may ask of this program.
+    /// Bounds on what clients may ask of this program, and on how slow they may be.
     #[serde(default)]
     pub limits: LimitsConfig,
     /// Reverse proxies in front of this one.
@@ -177,10 +181,6 @@ pub struct TokensConfig {
 /// `[limits]`
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a table")]
-#[expect(
-    clippy::struct_field_names,
-    reason = "these are the keys that operators write"
-)]
 pub struct LimitsConfig {
     /// The body of a request to an MCP endpoint: 1KiB to 1GiB.
     #[schemars(extend("default" = show_size(Limits::default().mcp_body)))]
@@ -191,6 +191,63 @@ pub struct LimitsConfig {
     /// The body of a registration: 1KiB to 1MiB.
     #[schemars(extend("default" = show_size(Limits::default().registration_body as u64)))]
     pub registration_body: Option<String>,
+    /// Connections at one time: 1 to 1000000, as far as the operating system lets us have two
+    /// files for each. Further ones wait.
+    #[schemars(extend("default" = ConnectionLimits::default().connections))]
+    pub connections: Option<u32>,
+    /// Connections of one address at one time: 1 to 1000000. Further ones are closed. An IPv6
+    /// address counts as its /64; trusted proxies are not counted.
+    #[schemars(extend("default" = ConnectionLimits::default().per_address))]
+    pub connections_per_address: Option<u32>,
+    /// Headers of a request: 1 to 1000. More are answered with 431.
+    #[schemars(extend("default" = ConnectionLimits::default().headers))]
+    pub headers: Option<u32>,
+    /// All headers of a request together: 8KiB to 256KiB. More is answered with 431.
+    #[schemars(extend("default" = show_size(ConnectionLimits::default().head_bytes as u64)))]
+    pub header_size: Option<String>,
+    /// How long the headers of a request may take to arrive: 1s to 1m.
+    #[schemars(extend("default" = show_duration(ConnectionLimits::default().head)))]
+    pub header_timeout: Option<String>,
+    /// How long a body is waited for before the next part of it must be there, which is this long
+    /// at `min_rate`: 1s to 10m.
+    #[schemars(extend("default" = show_duration(ConnectionLimits::default().body_stall)))]
+    pub body_timeout: Option<String>,
+    /// How long a client may take over an answer that is ready before it has taken the next part
+    /// of it, which is this long at `min_rate`: 1s to 10m. An event stream may be quiet for ever.
+    #[schemars(extend("default" = show_duration(ConnectionLimits::default().write_stall)))]
+    pub write_timeout: Option<String>,
+    /// What a client has to send or take in a second, on the average over `body_timeout` and
+    /// `write_timeout`, while it is waited for: 1B to 1MiB.
+    #[schemars(extend("default" = show_size(ConnectionLimits::default().min_rate)))]
+    pub min_rate: Option<String>,
+    /// How long a connection is kept for the next request: 1s to 1h.
+    #[schemars(extend("default" = show_duration(ConnectionLimits::default().idle)))]
+    pub idle_timeout: Option<String>,
+    /// How long requests in flight may take to finish when the program is asked to stop: 1s to
+    /// 10m.
+    #[schemars(extend("default" = show_duration(ConnectionLimits::default().drain)))]
+    pub drain_timeout: Option<String>,
+    /// Requests at one time on one HTTP/2 connection: 1 to 1000.
+    #[schemars(extend("default" = Http2Limits::default().streams))]
+    pub http2_streams: Option<u32>,
+    /// What of the body of one HTTP/2 request may be on its way: 16KiB to 16MiB.
+    #[schemars(extend("default" = show_size(Http2Limits::default().stream_window)))]
+    pub http2_stream_window: Option<String>,
+    /// What of all bodies of one HTTP/2 connection may be on its way: 64KiB to 256MiB.
+    #[schemars(extend("default" = show_size(Http2Limits::default().connection_window)))]
+    pub http2_connection_window: Option<String>,
+    /// How long it may take to connect to an MCP server, with TLS: 1s to 1m.
+    #[schemars(extend("default" = show_duration(UpstreamTimeouts::default().connect)))]
+    pub connect_timeout: Option<String>,
+    /// How long an MCP server may take until its answer begins: 1s to 1h. Tools may work for five
+    /// minutes before they say anything.
+    #[schemars(extend("default" = show_duration(UpstreamTimeouts::default().head)))]
+    pub response_timeout: Option<String>,
+    /// The memory of this program: 64MiB to 1024GiB. When 85 % of it are in use, requests are
+    /// answered with 503 until there is memory again. When it is missing: what the control group
+    /// allows, else 80 % of what the machine has.
+    #[schemars(example = "512MiB")]
+    pub memory: Option<String>,
 }
 
 /// `[trusted_proxies]`

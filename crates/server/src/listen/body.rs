@@ -16,22 +16,32 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::deadline::Watch;
+use super::{ConnectionLimits, Limit, deadline::Watch};
 
-/// The client stopped sending its request's body.
+/// The client did not send its request's body, or too slowly.
 #[derive(Debug, thiserror::Error)]
-#[error("the request body stopped arriving; nothing came for {0:?}")]
-pub struct BodyStalled(pub Duration);
+#[error("the request body arrived too slowly; {least} bytes were not there within {within:?}")]
+pub struct BodyStalled {
+    least: u64,
+    within: Duration,
+}
 
 /// A request's body as the handler gets it. One that is not there costs nothing, and one that
 /// has already arrived costs no timer.
-pub(super) fn request_body(incoming: Incoming, limit: Duration, watch: &Arc<Watch>) -> Body {
+pub(super) fn request_body(
+    incoming: Incoming,
+    limits: &ConnectionLimits,
+    watch: &Arc<Watch>,
+) -> Body {
     if http_body::Body::is_end_stream(&incoming) {
         return Body::empty();
     }
     Body::new(RequestBody {
         incoming,
-        limit,
+        limit: limits.body_stall,
+        least: limits.least(limits.body_stall),
+        patience: limits.body_stall,
+        arrived: 0,
         alarm: None,
         waiting: false,
         ended: false,
@@ -42,6 +52,12 @@ pub(super) fn request_body(incoming: Incoming, limit: Duration, watch: &Arc<Watc
 struct RequestBody {
     incoming: Incoming,
     limit: Duration,
+    least: u64,
+    /// How much longer it is waited for until `least` bytes are there. Only the client's own time
+    /// is taken from it, not that of an upstream which reads slowly.
+    patience: Duration,
+    /// Bytes that came since patience was last full.
+    arrived: u64,
     /// Made by the first read that has to wait, and kept for later ones.
     alarm: Option<Pin<Box<Sleep>>>,
     /// The last read found nothing, so the alarm is set.
@@ -51,17 +67,29 @@ struct RequestBody {
 }
 
 impl RequestBody {
-    /// The alarm, which is set to go off `limit` after the current wait began.
+    /// The alarm, which goes off when patience ends.
     fn alarm(&mut self) -> Pin<&mut Sleep> {
-        let due = (!self.waiting).then(|| Instant::now() + self.limit);
+        let due = (!self.waiting).then(|| Instant::now() + self.patience);
         self.waiting = true;
         let alarm = self
             .alarm
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limit)));
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.patience)));
         if let Some(due) = due {
             alarm.as_mut().reset(due);
         }
         alarm.as_mut()
+    }
+
+    fn came(&mut self, bytes: usize) {
+        self.arrived = self.arrived.saturating_add(bytes as u64);
+        if let (true, Some(alarm)) = (self.waiting, &self.alarm) {
+            self.patience = alarm.deadline().saturating_duration_since(Instant::now());
+        }
+        self.waiting = false;
+        if self.arrived >= self.least {
+            self.arrived = 0;
+            self.patience = self.limit;
+        }
     }
 }
 
@@ -74,12 +102,21 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
-            self.waiting = false;
-            self.ended = !matches!(frame, Some(Ok(_)));
+            match &frame {
+                Some(Ok(frame)) => self.came(frame.data_ref().map_or(0, Bytes::len)),
+                Some(Err(_)) | None => self.ended = true,
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         ready!(self.alarm().poll(cx));
-        Poll::Ready(Some(Err(BodyStalled(self.limit).into())))
+        // Nor is it listened to any longer.
+        self.ended = true;
+        self.watch.met(Limit::SlowBody);
+        let stalled = BodyStalled {
+            least: self.least,
+            within: self.limit,
+        };
+        Poll::Ready(Some(Err(stalled.into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -121,7 +158,7 @@ pub(super) fn end_on_stop(
 
 /// Whether the answer is an event stream that may end at any event. One whose length has been
 /// announced may not.
-fn is_event_stream(answer: &Response<Body>) -> bool {
+pub(super) fn is_event_stream(answer: &Response<Body>) -> bool {
     const EVENT_STREAM: &str = "text/event-stream";
     let headers = answer.headers();
     let named = headers
@@ -143,8 +180,8 @@ impl http_body::Body for EventStream {
     type Data = Bytes;
     type Error = axum::Error;
 
-    /// Needs no wake-up of its own: the connection's task, which is the one that polls this,
-    /// is woken by the stop.
+    /// Needs no wake-up of its own: the task that polls this, of the connection or with HTTP/2 of
+    /// the stream, is woken by the stop.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! One connection: HTTP/1.1 by hyper, our deadlines around it.
+//! One connection: HTTP by hyper, our deadlines around it.
 
 use std::{
     convert::Infallible,
@@ -23,10 +23,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::{io::AsyncReadExt, net::TcpStream, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    ConnectionLimits,
+    ConnectionLimits, Limit, Meter,
     body::{end_on_stop, request_body},
     deadline::{HeadTimer, Watch},
 };
@@ -35,84 +35,141 @@ use super::{
 const LINGER: Duration = Duration::from_secs(10);
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
 
+/// How many headers hyper takes when it is told nothing.
+const HYPERS_HEADERS: usize = 100;
+
 /// How long a stream may take to end after the drain.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Answers the requests of one connection until either side has had enough.
-pub(super) async fn run<H, F>(
-    stream: TcpStream,
-    peer: IpAddr,
-    limits: &ConnectionLimits,
-    stop: &CancellationToken,
-    answer: H,
-) where
-    H: Fn(Request<Body>, IpAddr) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
-{
-    let watch = Arc::new(Watch::new(limits.head, limits.write_stall));
-    let socket = Socket {
-        stream: TokioIo::new(stream),
-        watch: Arc::clone(&watch),
-    };
-    let body_stall = limits.body_stall;
-    let service = {
-        let watch = Arc::clone(&watch);
-        service_fn(move |request: Request<Incoming>| {
-            watch.note_version(request.version());
-            let is_get = request.method() == Method::GET;
-            let request = request.map(|incoming| request_body(incoming, body_stall, &watch));
-            Answering {
-                handler: catch_unwind(AssertUnwindSafe(|| answer(request, peer))).ok(),
-                peer,
-                is_get,
-                watch: Arc::clone(&watch),
-            }
-        })
-    };
-    // More than 100 headers are hyper's own limit. Naming it would cost an allocation per request.
-    let mut http = http1::Builder::new()
-        .timer(HeadTimer::new(Arc::clone(&watch)))
-        .header_read_timeout(limits.idle)
-        .max_header_size(limits.head_bytes)
-        .serve_connection(socket, service);
+/// The first bytes of a connection whose client knows that we speak HTTP/2 (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-    let end = drive(&mut http, &watch, stop, limits.drain).await;
-    let stream = http.into_parts().io.stream.into_inner();
-    match end {
-        // What the kernel still holds for a peer that takes nothing would stay for minutes, and
-        // an old client would take an orderly close for the end of a complete answer.
-        End::Overdue if watch.is_write_blocked() || watch.is_old_client() => reset(&stream),
-        End::Overdue => {}
-        End::Closed(Err(error)) if error.is_user() => {
-            tracing::debug!(%peer, %error, "broke off an answer");
-            if watch.is_old_client() {
-                reset(&stream);
-            }
+/// How long to wait for the rest of a preface that came in parts. Bytes that are already there
+/// would keep a wait for more from waiting.
+const PREFACE_PAUSE: Duration = Duration::from_millis(10);
+
+/// What every connection has, beside its socket and the handler.
+pub(super) struct Connection {
+    pub(super) peer: IpAddr,
+    pub(super) limits: Arc<ConnectionLimits>,
+    pub(super) meter: Meter,
+    pub(super) stop: CancellationToken,
+    /// Where the streams of HTTP/2 run.
+    pub(super) tasks: TaskTracker,
+}
+
+impl Connection {
+    /// Answers the requests of one connection until either side has had enough.
+    pub(super) async fn run<H, F>(self, stream: TcpStream, answer: H)
+    where
+        H: Fn(Request<Body>, IpAddr) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let watch = Arc::new(Watch::new(&self.limits, Arc::clone(&self.meter)));
+        let first = tokio::time::timeout(self.limits.head, speaks_http2(&stream));
+        match self.stop.run_until_cancelled(first).await {
+            Some(Ok(Ok(false))) => self.run_http1(stream, watch, answer).await,
+            // Boxed, or every connection would carry room for it.
+            Some(Ok(Ok(true))) => Box::pin(self.run_http2(stream, watch, answer)).await,
+            Some(Err(_)) => watch.met(Limit::SlowHead),
+            Some(Ok(Err(_))) | None => {}
         }
-        End::Closed(outcome) => {
-            if watch.has_unread() || outcome.is_err_and(|error| error.is_parse()) {
-                stop.run_until_cancelled(linger(stream)).await;
+    }
+
+    async fn run_http1<H, F>(self, stream: TcpStream, watch: Arc<Watch>, answer: H)
+    where
+        H: Fn(Request<Body>, IpAddr) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let Self {
+            peer, limits, stop, ..
+        } = self;
+        let service = {
+            let (watch, limits) = (Arc::clone(&watch), Arc::clone(&limits));
+            service_fn(move |request: Request<Incoming>| {
+                watch.note_version(request.version());
+                let is_get = request.method() == Method::GET;
+                let request = request.map(|incoming| request_body(incoming, &limits, &watch));
+                Answering {
+                    handler: catch_unwind(AssertUnwindSafe(|| answer(request, peer))).ok(),
+                    peer,
+                    is_get,
+                    watch: Arc::clone(&watch),
+                }
+            })
+        };
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(HeadTimer::new(Arc::clone(&watch)))
+            .header_read_timeout(limits.idle)
+            .max_header_size(limits.head_bytes);
+        // To name hyper's own number would cost an allocation for each request.
+        if limits.headers != HYPERS_HEADERS {
+            builder.max_headers(limits.headers);
+        }
+        let socket = Socket::new(stream, Arc::clone(&watch));
+        let mut http = builder.serve_connection(socket, service);
+
+        let shut_down = http1::Connection::graceful_shutdown;
+        let end = drive(Pin::new(&mut http), shut_down, &watch, &stop, limits.drain).await;
+        let stream = http.into_parts().io.stream.into_inner();
+        match end {
+            // What the kernel still holds for a peer that takes nothing would stay for minutes,
+            // and an old client would take an orderly close for the end of a complete answer.
+            End::Overdue if watch.is_write_blocked() || watch.is_old_client() => reset(&stream),
+            End::Overdue => {}
+            End::Closed(Err(error)) if error.is_user() => {
+                tracing::debug!(%peer, %error, "broke off an answer");
+                if watch.is_old_client() {
+                    reset(&stream);
+                }
+            }
+            End::Closed(outcome) => {
+                let malformed = outcome.is_err_and(|error| {
+                    if error.is_parse_too_large() {
+                        watch.met(Limit::Head);
+                    }
+                    error.is_parse()
+                });
+                if watch.has_unread() || malformed {
+                    stop.run_until_cancelled(linger(stream)).await;
+                }
             }
         }
     }
 }
 
+/// Whether the client begins as HTTP/2 does. Returns as soon as that is certain.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut start = [0; PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut start).await?;
+        if seen == 0 || !PREFACE.starts_with(&start[..seen]) {
+            return Ok(false);
+        }
+        if seen == PREFACE.len() {
+            return Ok(true);
+        }
+        tokio::time::sleep(PREFACE_PAUSE).await;
+    }
+}
+
 /// How a connection came to its end.
-enum End {
+pub(super) enum End {
     Closed(hyper::Result<()>),
     Overdue,
 }
 
 /// Runs `http` to its end, or to the first deadline that passes.
-async fn drive<S, E>(
-    http: &mut http1::Connection<Socket, S>,
+pub(super) async fn drive<C>(
+    mut http: Pin<&mut C>,
+    shut_down: fn(Pin<&mut C>),
     watch: &Watch,
     stop: &CancellationToken,
     drain: Duration,
 ) -> End
 where
-    S: hyper::service::HttpService<Incoming, ResBody = Body, Error = E>,
-    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    C: Future<Output = hyper::Result<()>>,
 {
     let mut stopped = pin!(stop.cancelled());
     let mut drained: Option<Instant> = None;
@@ -123,10 +180,10 @@ where
         if drained.is_none() && stopped.as_mut().poll(cx).is_ready() {
             drained = Some(Instant::now() + drain);
             watch.stop();
-            Pin::new(&mut *http).graceful_shutdown();
+            shut_down(http.as_mut());
         }
         loop {
-            if let Poll::Ready(outcome) = Pin::new(&mut *http).poll(cx) {
+            if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
                 return Poll::Ready(End::Closed(outcome));
             }
             let Some(due) = [watch.due(), drained].into_iter().flatten().min() else {
@@ -145,6 +202,10 @@ where
                 return Poll::Pending;
             }
             if drained != Some(due) || watch.is_out_of_time() {
+                watch.met(match drained {
+                    Some(drained) if drained == due => Limit::Drain,
+                    _ => watch.overdue(),
+                });
                 return Poll::Ready(End::Overdue);
             }
             // Streams that answer a call may now end cleanly too; all else has had its time.
@@ -159,13 +220,13 @@ where
 pin_project! {
     /// The handler at work on a request. hyper keeps the room for it as long as the connection
     /// lives, so it is no `async` block, which would hold the handler's future twice.
-    struct Answering<F> {
+    pub(super) struct Answering<F> {
         // `None`: it panicked before it had a future.
         #[pin]
-        handler: Option<F>,
-        peer: IpAddr,
-        is_get: bool,
-        watch: Arc<Watch>,
+        pub(super) handler: Option<F>,
+        pub(super) peer: IpAddr,
+        pub(super) is_get: bool,
+        pub(super) watch: Arc<Watch>,
     }
 }
 
@@ -214,16 +275,29 @@ async fn linger(mut stream: TcpStream) {
 }
 
 /// The connection's socket, telling the [`Watch`] what moves.
-struct Socket {
+pub(super) struct Socket {
     stream: TokioIo<TcpStream>,
     watch: Arc<Watch>,
 }
 
 impl Socket {
-    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+    pub(super) fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
+        Self {
+            stream: TokioIo::new(stream),
+            watch,
+        }
+    }
+
+    /// Makes the close an abort.
+    pub(super) fn reset(&self) {
+        reset(self.stream.inner());
+    }
+
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match written {
             Poll::Pending => self.watch.write_blocked(),
-            Poll::Ready(_) => self.watch.write_progressed(),
+            Poll::Ready(Ok(bytes)) => self.watch.write_progressed(bytes),
+            Poll::Ready(Err(_)) => self.watch.write_caught_up(),
         }
         written
     }
@@ -266,7 +340,9 @@ impl Write for Socket {
         self.stream.is_write_vectored()
     }
 
+    /// hyper comes here when all that it had is written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch.write_caught_up();
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -290,15 +366,18 @@ mod tests {
             .await
             .unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
-        let limits = ConnectionLimits {
-            write_stall: Duration::from_millis(200),
-            ..Default::default()
+        let connection = Connection {
+            peer: peer.ip(),
+            limits: Arc::new(ConnectionLimits {
+                write_stall: Duration::from_millis(200),
+                ..Default::default()
+            }),
+            meter: Arc::new(|_| {}),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
         };
         let answer = |_, _| async { Response::new(Body::from(vec![b'x'; 64 * 1024 * 1024])) };
-        let connection = TaskTracker::new().spawn(async move {
-            let stop = CancellationToken::new();
-            run(stream, peer.ip(), &limits, &stop, answer).await;
-        });
+        let connection = TaskTracker::new().spawn(connection.run(stream, answer));
         tokio::io::AsyncWriteExt::write_all(&mut client, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             .await
             .unwrap();

@@ -9,31 +9,51 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::{self, Duration},
 };
 
-use tokio::time::Instant;
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::Instant,
+};
 
-/// What the parts of one connection tell its task. Atomic because the task changes threads, not
-/// because parts run at the same time.
-#[derive(Debug)]
+use super::{ConnectionLimits, Limit, Meter};
+
+/// What the parts of one connection tell its task. Atomic because the task changes threads, and
+/// because the streams of an HTTP/2 connection are tasks of their own.
 pub(super) struct Watch {
     accepted: Instant,
     head_limit: Duration,
+    idle_limit: Duration,
     write_limit: Duration,
+    /// Bytes that the peer has to take within `write_limit`.
+    write_least: u64,
+    meter: Meter,
     /// By when the head of the awaited request must be there.
     head: Moment,
-    /// By when the peer must take something of what we write.
+    /// By when the HTTP/2 frame or header block that has begun must be there.
+    frame: Moment,
+    /// By when the peer must have taken `write_least` of what we write.
     write: Moment,
+    /// What it has taken of that.
+    taken: AtomicU64,
     /// The socket gave bytes, or its end, since a head is awaited.
     arrived: AtomicBool,
+    /// The first request of the connection has been waited for.
+    opened: AtomicBool,
+    /// The client speaks HTTP/2, where what arrives need not be a request.
+    http2: AtomicBool,
+    /// Its streams at work.
+    streams: AtomicUsize,
     /// The listener is stopping.
     stopping: AtomicBool,
     /// It has stopped, and calls have had their time to finish.
     out_of_time: AtomicBool,
+    /// One of these two has happened.
+    changed: Notify,
     /// Some of a request's body was not read.
     unread: AtomicBool,
     /// The client speaks HTTP/1.0, where the end of the connection ends a body of unknown length.
@@ -41,25 +61,69 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(head_limit: Duration, write_limit: Duration) -> Self {
+    pub(super) fn new(limits: &ConnectionLimits, meter: Meter) -> Self {
+        let accepted = Instant::now();
         Self {
-            accepted: Instant::now(),
-            head_limit,
-            write_limit,
+            accepted,
+            head_limit: limits.head,
+            idle_limit: limits.idle,
+            write_limit: limits.write_stall,
+            write_least: limits.least(limits.write_stall),
+            meter,
             head: Moment::default(),
+            frame: Moment::default(),
             write: Moment::default(),
+            taken: AtomicU64::new(0),
             arrived: AtomicBool::new(false),
+            opened: AtomicBool::new(false),
+            http2: AtomicBool::new(false),
+            streams: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             out_of_time: AtomicBool::new(false),
+            changed: Notify::new(),
             unread: AtomicBool::new(false),
             old_client: AtomicBool::new(false),
         }
     }
 
+    /// Tells of a limit that was met.
+    pub(super) fn met(&self, limit: Limit) {
+        (self.meter)(limit);
+    }
+
     /// When the first of the things that are waited for is overdue.
     pub(super) fn due(&self) -> Option<Instant> {
-        let due = self.head.0.load(Relaxed).min(self.write.0.load(Relaxed));
+        if self.streams.load(Relaxed) > 0 {
+            self.set(&self.head, self.idle_limit);
+        }
+        let due = [&self.head, &self.frame, &self.write]
+            .map(|moment| moment.0.load(Relaxed))
+            .into_iter()
+            .min()
+            .unwrap_or(NEVER);
         (due != NEVER).then(|| self.accepted + Duration::from_millis(due))
+    }
+
+    /// Which limit it is that has been overdue first.
+    pub(super) fn overdue(&self) -> Limit {
+        let [head, frame, write] =
+            [&self.head, &self.frame, &self.write].map(|moment| moment.0.load(Relaxed));
+        let in_head = if self.http2.load(Relaxed) {
+            frame <= head
+        } else {
+            self.arrived.load(Relaxed)
+        };
+        if write <= head.min(frame) {
+            Limit::SlowReader
+        } else if in_head || !self.opened.load(Relaxed) {
+            Limit::SlowHead
+        } else {
+            Limit::Idle
+        }
+    }
+
+    fn set(&self, moment: &Moment, within: Duration) {
+        moment.set((Instant::now() + within).duration_since(self.accepted));
     }
 
     pub(super) fn bytes_arrived(&self) {
@@ -70,12 +134,28 @@ impl Watch {
 
     pub(super) fn write_blocked(&self) {
         if self.write.is_never() {
-            let due = Instant::now() + self.write_limit;
-            self.write.set(due.duration_since(self.accepted));
+            self.taken.store(0, Relaxed);
+            self.set(&self.write, self.write_limit);
         }
     }
 
-    pub(super) fn write_progressed(&self) {
+    /// Notes that the peer took something. That alone is no reason to wait longer: it has to be
+    /// enough, or all there is.
+    pub(super) fn write_progressed(&self, bytes: usize) {
+        if self.write.is_never() {
+            return;
+        }
+        let taken = self.taken.load(Relaxed).saturating_add(bytes as u64);
+        if taken >= self.write_least {
+            self.taken.store(0, Relaxed);
+            self.set(&self.write, self.write_limit);
+        } else {
+            self.taken.store(taken, Relaxed);
+        }
+    }
+
+    /// Notes that nothing is left to be taken.
+    pub(super) fn write_caught_up(&self) {
         if !self.write.is_never() {
             self.write.clear();
         }
@@ -86,8 +166,38 @@ impl Watch {
         !self.write.is_never()
     }
 
+    /// Notes that an HTTP/2 connection begins, and its first request has yet to come.
+    pub(super) fn await_first_stream(&self) {
+        self.http2.store(true, Relaxed);
+        self.head.set(self.head_limit);
+    }
+
+    /// Notes that an HTTP/2 frame or header block has begun.
+    pub(super) fn frame_begun(&self) {
+        self.set(&self.frame, self.head_limit);
+    }
+
+    pub(super) fn frame_complete(&self) {
+        if !self.frame.is_never() {
+            self.frame.clear();
+        }
+    }
+
+    /// Counts a stream of HTTP/2 until what it returns is dropped.
+    pub(super) fn open_stream(self: Arc<Self>) -> OpenStream {
+        self.opened.store(true, Relaxed);
+        self.streams.fetch_add(1, Relaxed);
+        OpenStream(self)
+    }
+
+    /// Ready when [`Self::is_stopping`] or [`Self::is_out_of_time`] has changed.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
     pub(super) fn stop(&self) {
         self.stopping.store(true, Relaxed);
+        self.changed.notify_waiters();
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -96,6 +206,7 @@ impl Watch {
 
     pub(super) fn run_out_of_time(&self) {
         self.out_of_time.store(true, Relaxed);
+        self.changed.notify_waiters();
     }
 
     pub(super) fn is_out_of_time(&self) -> bool {
@@ -117,6 +228,17 @@ impl Watch {
 
     pub(super) fn is_old_client(&self) -> bool {
         self.old_client.load(Relaxed)
+    }
+}
+
+/// A stream of HTTP/2 at work. While there is one, the connection is not idle.
+pub(super) struct OpenStream(Arc<Watch>);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let watch = &self.0;
+        watch.set(&watch.head, watch.idle_limit);
+        watch.streams.fetch_sub(1, Relaxed);
     }
 }
 
@@ -150,19 +272,13 @@ impl Moment {
 /// What hyper takes for its timer. It asks for a sleep when it starts to wait for a request,
 /// polls it whenever what has arrived is not a whole head, and drops it when the head is whole:
 /// exactly what the [`Watch`] needs to know.
-#[derive(Debug)]
 pub(super) struct HeadTimer {
     watch: Arc<Watch>,
-    /// The first request of the connection has been waited for.
-    opened: AtomicBool,
 }
 
 impl HeadTimer {
     pub(super) fn new(watch: Arc<Watch>) -> Self {
-        Self {
-            watch,
-            opened: AtomicBool::new(false),
-        }
+        Self { watch }
     }
 
     /// Notes that a head is awaited. `true`: it counts as begun, because a new connection must
@@ -170,7 +286,7 @@ impl HeadTimer {
     fn await_head(&self, idle_until: time::Instant) -> bool {
         let watch = &self.watch;
         watch.arrived.store(false, Relaxed);
-        let first = !self.opened.swap(true, Relaxed);
+        let first = !watch.opened.swap(true, Relaxed);
         let due = if first {
             watch.accepted + watch.head_limit
         } else {
@@ -205,7 +321,6 @@ impl hyper::rt::Timer for HeadTimer {
 }
 
 /// The head of a request, from the moment that hyper waits for it until hyper has it.
-#[derive(Debug)]
 struct AwaitedHead {
     watch: Arc<Watch>,
     begun: bool,
@@ -220,8 +335,7 @@ impl Future for AwaitedHead {
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
         if !self.begun && self.watch.arrived.load(Relaxed) {
             self.begun = true;
-            let due = Instant::now() + self.watch.head_limit;
-            self.watch.head.set(due.duration_since(self.watch.accepted));
+            self.watch.set(&self.watch.head, self.watch.head_limit);
         }
         Poll::Pending
     }

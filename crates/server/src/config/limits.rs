@@ -1,0 +1,219 @@
+//! `[limits]`: how much of everything there may be.
+
+use std::time::Duration;
+
+use protocol::policy::Limits;
+
+use super::{bounds::Bounds, findings::Findings, written::LimitsConfig};
+use crate::{
+    listen::{ConnectionLimits, Http2Limits},
+    upstream::UpstreamTimeouts,
+};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+const SECOND: u64 = 1;
+const MINUTE: u64 = 60;
+
+/// All of `[limits]`.
+#[derive(Clone, Debug)]
+pub struct LimitsPlan {
+    pub requests: Limits,
+    pub connections: ConnectionLimits,
+    pub upstream: UpstreamTimeouts,
+    /// Bytes of memory, when the operator says how many.
+    pub memory: Option<u64>,
+}
+
+/// Reads `[limits]`.
+pub(super) fn read(written: &LimitsConfig, findings: &mut Findings<'_>) -> LimitsPlan {
+    let mut bounds = Bounds::of("limits", findings);
+    LimitsPlan {
+        requests: requests(written, &mut bounds),
+        connections: connections(written, &mut bounds),
+        upstream: upstream(written, &mut bounds),
+        memory: bounds.optional_size("memory", written.memory.as_deref(), 64 * MIB..=1024 * GIB),
+    }
+}
+
+fn requests(written: &LimitsConfig, bounds: &mut Bounds<'_, '_>) -> Limits {
+    let default = Limits::default();
+    Limits {
+        mcp_body: bounds.size(
+            "mcp_body",
+            written.mcp_body.as_deref(),
+            default.mcp_body,
+            KIB..=GIB,
+        ),
+        oauth_body: in_memory(bounds.size(
+            "oauth_body",
+            written.oauth_body.as_deref(),
+            default.oauth_body as u64,
+            4 * KIB..=MIB,
+        )),
+        registration_body: in_memory(bounds.size(
+            "registration_body",
+            written.registration_body.as_deref(),
+            default.registration_body as u64,
+            KIB..=MIB,
+        )),
+    }
+}
+
+fn connections(written: &LimitsConfig, bounds: &mut Bounds<'_, '_>) -> ConnectionLimits {
+    let default = ConnectionLimits::default();
+    ConnectionLimits {
+        connections: bounds.count(
+            "connections",
+            written.connections,
+            default.connections,
+            1..=1_000_000,
+        ),
+        per_address: bounds.count(
+            "connections_per_address",
+            written.connections_per_address,
+            default.per_address,
+            1..=1_000_000,
+        ),
+        // Comes from `[trusted_proxies]`.
+        shared_addresses: Vec::new(),
+        headers: bounds.count("headers", written.headers, default.headers, 1..=1000),
+        head_bytes: in_memory(bounds.size(
+            "header_size",
+            written.header_size.as_deref(),
+            default.head_bytes as u64,
+            8 * KIB..=256 * KIB,
+        )),
+        head: bounds.duration(
+            "header_timeout",
+            written.header_timeout.as_deref(),
+            default.head,
+            SECOND..=MINUTE,
+        ),
+        idle: bounds.duration(
+            "idle_timeout",
+            written.idle_timeout.as_deref(),
+            default.idle,
+            SECOND..=60 * MINUTE,
+        ),
+        body_stall: bounds.duration(
+            "body_timeout",
+            written.body_timeout.as_deref(),
+            default.body_stall,
+            SECOND..=10 * MINUTE,
+        ),
+        write_stall: bounds.duration(
+            "write_timeout",
+            written.write_timeout.as_deref(),
+            default.write_stall,
+            SECOND..=10 * MINUTE,
+        ),
+        min_rate: bounds.size(
+            "min_rate",
+            written.min_rate.as_deref(),
+            default.min_rate,
+            1..=MIB,
+        ),
+        drain: bounds.duration(
+            "drain_timeout",
+            written.drain_timeout.as_deref(),
+            default.drain,
+            SECOND..=10 * MINUTE,
+        ),
+        http2: http2(written, bounds),
+    }
+}
+
+fn http2(written: &LimitsConfig, bounds: &mut Bounds<'_, '_>) -> Http2Limits {
+    let default = Http2Limits::default();
+    Http2Limits {
+        streams: bounds.count(
+            "http2_streams",
+            written.http2_streams,
+            default.streams,
+            1..=1000,
+        ),
+        stream_window: bounds.size(
+            "http2_stream_window",
+            written.http2_stream_window.as_deref(),
+            default.stream_window,
+            16 * KIB..=16 * MIB,
+        ),
+        connection_window: bounds.size(
+            "http2_connection_window",
+            written.http2_connection_window.as_deref(),
+            default.connection_window,
+            64 * KIB..=256 * MIB,
+        ),
+    }
+}
+
+fn upstream(written: &LimitsConfig, bounds: &mut Bounds<'_, '_>) -> UpstreamTimeouts {
+    let default = UpstreamTimeouts::default();
+    UpstreamTimeouts {
+        connect: bounds.duration(
+            "connect_timeout",
+            written.connect_timeout.as_deref(),
+            default.connect,
+            SECOND..=MINUTE,
+        ),
+        head: bounds.duration(
+            "response_timeout",
+            written.response_timeout.as_deref(),
+            default.head,
+            SECOND..=60 * MINUTE,
+        ),
+        idle: default.idle,
+    }
+}
+
+/// A size within the bounds above, which every address space holds.
+fn in_memory(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// The keys and what they come to, for people.
+pub fn describe(plan: &LimitsPlan) -> Vec<(&'static str, String)> {
+    use super::quantity::{show_duration, show_size};
+
+    let LimitsPlan {
+        requests,
+        connections,
+        upstream,
+        memory,
+    } = plan;
+    let http2 = &connections.http2;
+    let size = |bytes: usize| show_size(bytes as u64);
+    let time = |time: Duration| show_duration(time);
+    vec![
+        ("mcp_body", show_size(requests.mcp_body)),
+        ("oauth_body", size(requests.oauth_body)),
+        ("registration_body", size(requests.registration_body)),
+        ("connections", connections.connections.to_string()),
+        (
+            "connections_per_address",
+            connections.per_address.to_string(),
+        ),
+        ("headers", connections.headers.to_string()),
+        ("header_size", size(connections.head_bytes)),
+        ("header_timeout", time(connections.head)),
+        ("body_timeout", time(connections.body_stall)),
+        ("write_timeout", time(connections.write_stall)),
+        ("min_rate", show_size(connections.min_rate)),
+        ("idle_timeout", time(connections.idle)),
+        ("drain_timeout", time(connections.drain)),
+        ("http2_streams", http2.streams.to_string()),
+        ("http2_stream_window", show_size(http2.stream_window)),
+        (
+            "http2_connection_window",
+            show_size(http2.connection_window),
+        ),
+        ("connect_timeout", time(upstream.connect)),
+        ("response_timeout", time(upstream.head)),
+        (
+            "memory",
+            memory.map_or_else(|| "what the system allows".to_owned(), show_size),
+        ),
+    ]
+}
