@@ -25,6 +25,11 @@ attacks:
     cargo build --release
     CI=true UPDATE_DOCS=1 PROXY_BIN="$PWD/target/release/mcp-oauth-proxy" cargo test -p mcp-oauth-proxy --test attacks
 
+# Lets 5,000 slow clients at the release build, for a minute each way
+slow:
+    cargo build --release
+    SLOW_CONNECTIONS=5000 PROXY_BIN="$PWD/target/release/mcp-oauth-proxy" cargo test -p mcp-oauth-proxy --test slow
+
 # Checks that the protocol crate builds for WebAssembly
 wasm:
     .ci/run wasm

@@ -90,10 +90,8 @@ async fn serve(
     marks::recall_time(&*store, &clock).await?;
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let metrics = Metrics::new(&policy, lost_lines);
-    let meter: Meter = {
-        let metrics = Arc::clone(&metrics);
-        Arc::new(move |limit| metrics.count_limit(limit))
-    };
+    let counted = Arc::clone(&metrics);
+    let meter: Meter = Arc::new(move |limit| counted.count_limit(limit));
     let tls = system_tls().context("the system's TLS certificates cannot be loaded")?;
     let upstreams = Upstreams {
         remote: RemoteUpstream::new(tls.clone(), &settings.limits.upstream),
@@ -144,9 +142,8 @@ async fn serve(
     background.spawn(sweep_until(stop.clone(), Arc::clone(&store), clock));
     background.spawn(end_streams_until(stop.clone(), app));
     let memory = Memory::default();
-    if let Some(limit) = settings.limits.memory.or_else(memory::allowed) {
-        background.spawn(memory.clone().watch_until(stop.clone(), limit));
-    }
+    let limit = settings.limits.memory.or_else(memory::allowed);
+    background.spawn(memory.clone().watch_until(stop.clone(), limit));
     let answering = background.spawn(listen::serve(
         listener,
         limits,

@@ -35,8 +35,9 @@ impl Memory {
         self.0.load(Relaxed)
     }
 
-    /// Looks again and again until `stop`. `limit` is in bytes.
-    pub async fn watch_until(self, stop: CancellationToken, limit: u64) {
+    /// Looks again and again until `stop`. `limit` is in bytes; without one, nothing is ever short.
+    pub async fn watch_until(self, stop: CancellationToken, limit: Option<u64>) {
+        let Some(limit) = limit else { return };
         let mut interval = tokio::time::interval(INTERVAL);
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
             let Some(resident) = resident() else {

@@ -28,7 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     ConnectionLimits, Limit, Meter,
     body::{end_on_stop, request_body},
-    deadline::{HeadTimer, Watch},
+    deadline::{FAREWELL, HeadTimer, Watch},
 };
 
 /// How long, and for how many bytes, a client that still sends is listened to after its answer.
@@ -37,9 +37,6 @@ const LINGER_BYTES: usize = 8 * 1024 * 1024;
 
 /// How many headers hyper takes when it is told nothing.
 const HYPERS_HEADERS: usize = 100;
-
-/// How long a stream may take to end after the drain.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The first bytes of a connection whose client knows that we speak HTTP/2 (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -175,6 +172,7 @@ where
     let mut drained: Option<Instant> = None;
     let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
     let mut alarm_set: Option<Instant> = None;
+    let mut told_to_end = false;
 
     poll_fn(|cx| {
         if drained.is_none() && stopped.as_mut().poll(cx).is_ready() {
@@ -201,12 +199,25 @@ where
             if Instant::now() < due {
                 return Poll::Pending;
             }
-            if drained != Some(due) || watch.is_out_of_time() {
-                watch.met(match drained {
-                    Some(drained) if drained == due => Limit::Drain,
-                    _ => watch.overdue(),
-                });
+            if drained == Some(due) && watch.is_out_of_time() {
+                watch.met(Limit::Drain);
                 return Poll::Ready(End::Overdue);
+            }
+            if drained != Some(due) {
+                let limit = watch.overdue();
+                if told_to_end && limit == Limit::Idle {
+                    return Poll::Ready(End::Overdue);
+                }
+                watch.met(limit);
+                if limit != Limit::Idle {
+                    return Poll::Ready(End::Overdue);
+                }
+                // With HTTP/2, a request may be on its way: announced, the end loses none.
+                told_to_end = true;
+                watch.await_end();
+                shut_down(http.as_mut());
+                alarm_set = None;
+                continue;
             }
             // Streams that answer a call may now end cleanly too; all else has had its time.
             watch.run_out_of_time();

@@ -22,6 +22,9 @@ use tokio::{
 
 use super::{ConnectionLimits, Limit, Meter};
 
+/// How long an end may take that both sides know of.
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+
 /// What the parts of one connection tell its task. Atomic because the task changes threads, and
 /// because the streams of an HTTP/2 connection are tasks of their own.
 pub(super) struct Watch {
@@ -48,6 +51,8 @@ pub(super) struct Watch {
     http2: AtomicBool,
     /// Its streams at work.
     streams: AtomicUsize,
+    /// One of them was too slow.
+    slow: AtomicBool,
     /// The listener is stopping.
     stopping: AtomicBool,
     /// It has stopped, and calls have had their time to finish.
@@ -78,6 +83,7 @@ impl Watch {
             opened: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
+            slow: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             out_of_time: AtomicBool::new(false),
             changed: Notify::new(),
@@ -88,13 +94,16 @@ impl Watch {
 
     /// Tells of a limit that was met.
     pub(super) fn met(&self, limit: Limit) {
+        if matches!(limit, Limit::SlowBody | Limit::SlowReader) {
+            self.slow.store(true, Relaxed);
+        }
         (self.meter)(limit);
     }
 
     /// When the first of the things that are waited for is overdue.
     pub(super) fn due(&self) -> Option<Instant> {
         if self.streams.load(Relaxed) > 0 {
-            self.set(&self.head, self.idle_limit);
+            self.await_next_stream();
         }
         let due = [&self.head, &self.frame, &self.write]
             .map(|moment| moment.0.load(Relaxed))
@@ -172,6 +181,22 @@ impl Watch {
         self.head.set(self.head_limit);
     }
 
+    /// Notes that no stream is overdue before the connection has been idle for as long as it may
+    /// be, which is not long once a client has been too slow.
+    fn await_next_stream(&self) {
+        let idle = if self.slow.load(Relaxed) {
+            FAREWELL
+        } else {
+            self.idle_limit
+        };
+        self.set(&self.head, idle);
+    }
+
+    /// Gives a connection that has been told to end the time to do so.
+    pub(super) fn await_end(&self) {
+        self.set(&self.head, FAREWELL);
+    }
+
     /// Notes that an HTTP/2 frame or header block has begun.
     pub(super) fn frame_begun(&self) {
         self.set(&self.frame, self.head_limit);
@@ -237,7 +262,7 @@ pub(super) struct OpenStream(Arc<Watch>);
 impl Drop for OpenStream {
     fn drop(&mut self) {
         let watch = &self.0;
-        watch.set(&watch.head, watch.idle_limit);
+        watch.await_next_stream();
         watch.streams.fetch_sub(1, Relaxed);
     }
 }

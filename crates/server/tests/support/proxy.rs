@@ -205,9 +205,14 @@ impl Proxy {
         self.child = Some(child);
     }
 
+    /// The running process.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// Asks the program to stop, as a service manager does.
     pub fn terminate(&self) {
-        let id = self.child.as_ref().unwrap().id().to_string();
+        let id = self.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &id]).status();
         assert!(sent.unwrap().success());
     }
