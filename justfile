@@ -30,6 +30,19 @@ slow:
     cargo build --release
     SLOW_CONNECTIONS=5000 PROXY_BIN="$PWD/target/release/mcp-oauth-proxy" cargo test -p mcp-oauth-proxy --test slow
 
+# Breaks what is around the release build, at length, and shows what is lost: nothing may be
+faults *tests:
+    cargo build --release
+    CI=true PROXY_BIN="$PWD/target/release/mcp-oauth-proxy" KILLS="${KILLS:-200}" ROTATIONS="${ROTATIONS:-20000}" \
+        SESSIONS="${SESSIONS:-200}" DAMAGES="${DAMAGES:-1000}" STREAMS="${STREAMS:-1000}" STOPS="${STOPS:-20}" \
+        cargo test -p mcp-oauth-proxy --test faults -- {{ tests }}
+
+# Races a hundred requests against each other, a thousand times each, against the release build
+races *tests:
+    cargo build --release
+    CI=true PROXY_BIN="$PWD/target/release/mcp-oauth-proxy" ROUNDS="${ROUNDS:-1000}" STARTS="${STARTS:-100}" \
+        cargo test -p mcp-oauth-proxy --test races -- {{ tests }}
+
 # Checks that the protocol crate builds for WebAssembly
 wasm:
     .ci/run wasm

@@ -314,7 +314,7 @@ async fn ci_14_a_request_that_cannot_pass_makes_us_fetch_nothing() {
     assert_eq!(server.fetch.asked(), [OTHER]);
 }
 
-/// CI-08
+/// CI-08, RC-10
 // N-CI-25
 #[tokio::test]
 async fn ci_08_a_thousand_requests_at_once_make_one_fetch() {

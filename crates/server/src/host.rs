@@ -261,6 +261,8 @@ async fn sweep_until(stop: CancellationToken, store: Arc<SqlStore>, clock: Arc<S
 
 /// The signals that end the program.
 struct Signals {
+    /// The terminal is gone.
+    hang_up: Signal,
     interrupt: Signal,
     terminate: Signal,
 }
@@ -269,6 +271,7 @@ impl Signals {
     fn new() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("signals cannot be listened to");
         Ok(Self {
+            hang_up: listen(SignalKind::hangup())?,
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
         })
@@ -276,6 +279,7 @@ impl Signals {
 
     async fn next(&mut self) {
         tokio::select! {
+            _ = self.hang_up.recv() => {}
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }

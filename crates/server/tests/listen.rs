@@ -567,6 +567,7 @@ async fn connections_beyond_the_cap_wait_for_their_turn() {
     second.read_until("ok").await;
 }
 
+/// FI-22
 #[tokio::test]
 async fn a_panic_is_one_clients_500() {
     let server = Server::start(

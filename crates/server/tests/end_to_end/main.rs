@@ -7,7 +7,6 @@
     reason = "all of this is tests, and a failure should say where"
 )]
 
-mod kills;
 mod secrets;
 mod sockets;
 mod streams;

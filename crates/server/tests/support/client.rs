@@ -323,6 +323,11 @@ impl Client {
         }
     }
 
+    /// What it sends to have a token, and with it the grant, revoked.
+    pub fn revocation(&self, token: &str) -> Parameters {
+        self.authenticated(Parameters::of(&[("token", token)]))
+    }
+
     pub async fn call(&self, tokens: &Tokens) -> Answer {
         self.http.send(self.call_request(tokens)).await
     }

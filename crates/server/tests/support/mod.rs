@@ -4,6 +4,7 @@
 
 pub mod canary;
 pub mod client;
+pub mod fake_time;
 pub mod postgres;
 pub mod proxy;
 pub mod upstream;

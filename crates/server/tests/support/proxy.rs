@@ -30,6 +30,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct Proxy {
     directory: TempDir,
     variables: Vec<(String, String)>,
+    /// A program that runs this one, with its arguments.
+    under: Vec<String>,
+    /// Where output goes when nobody keeps it.
+    unkept: Option<fn() -> Stdio>,
     pub address: SocketAddr,
     pub metrics: SocketAddr,
     child: Option<Child>,
@@ -59,6 +63,8 @@ impl Proxy {
                 ("UPSTREAM_KEY".to_owned(), UPSTREAM_KEY.to_owned()),
                 ("TMPDIR".to_owned(), "tmp".to_owned()),
             ],
+            under: Vec::new(),
+            unkept: None,
             address: free_address(),
             metrics: free_address(),
             child: None,
@@ -170,9 +176,24 @@ impl Proxy {
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Has `program` run this one from the next start on: it comes behind these arguments.
+    pub fn run_under(&mut self, program: &[&str]) {
+        self.under = program.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    /// Sends all output there from the next start on.
+    pub fn write_to(&mut self, output: fn() -> Stdio) {
+        self.unkept = Some(output);
+    }
+
     /// Starts the program and waits until it takes connections.
     pub async fn start(&mut self) {
         self.spawn();
+        self.listens().await;
+    }
+
+    /// Waits until the program takes connections.
+    pub async fn listens(&mut self) {
         let started = Instant::now();
         while TcpStream::connect(self.address).await.is_err() {
             let exited = self.child.as_mut().unwrap().try_wait().unwrap();
@@ -187,21 +208,32 @@ impl Proxy {
 
     /// Starts the program.
     pub fn spawn(&mut self) {
-        let mut child = Command::new(program())
+        let mut command = match &self.under[..] {
+            [] => Command::new(program()),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program());
+                command
+            }
+        };
+        let output = self.unkept.unwrap_or(Stdio::piped);
+        let mut child = command
             .current_dir(self.directory.path())
             .env_clear()
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(output())
+            .stderr(output())
             .spawn()
             .unwrap();
-        let stdout = child.stdout.take().unwrap();
-        let stderr = child.stderr.take().unwrap();
-        self.readers = vec![
-            keep(stdout, Arc::clone(&self.output)),
-            keep(stderr, Arc::clone(&self.output)),
-        ];
+        if self.unkept.is_none() {
+            let stdout = child.stdout.take().unwrap();
+            let stderr = child.stderr.take().unwrap();
+            self.readers = vec![
+                keep(stdout, Arc::clone(&self.output)),
+                keep(stderr, Arc::clone(&self.output)),
+            ];
+        }
         self.child = Some(child);
     }
 
@@ -212,9 +244,19 @@ impl Proxy {
 
     /// Asks the program to stop, as a service manager does.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
         let id = self.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status();
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
         assert!(sent.unwrap().success());
+    }
+
+    /// Whether the program has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().unwrap().try_wait().unwrap().is_some()
     }
 
     /// Waits for the program's end; all of its output is there then.
@@ -250,7 +292,7 @@ impl Proxy {
 
     /// The memory that the program has in use, in KiB.
     pub fn resident_kib(&self) -> u64 {
-        let id = self.child.as_ref().unwrap().id();
+        let id = self.id();
         let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let size = line.unwrap().trim().trim_end_matches(" kB");
@@ -295,7 +337,7 @@ fn keep(mut source: impl Read + Send + 'static, output: Arc<Mutex<Vec<u8>>>) -> 
 /// An address that nobody listens on. Its port is below those that the kernel gives to outgoing
 /// connections: a client that knocks while the program is down would otherwise be given the very
 /// port it knocks at, and talk to itself.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // A hundred for each process that runs tests at the same time.
     let first = u16::try_from(std::process::id() % 120 * 100).unwrap();

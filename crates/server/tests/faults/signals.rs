@@ -1,0 +1,147 @@
+//! Signals from all sides, and logs that nobody takes.
+
+use std::{fs::File, io::pipe, process::Stdio, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    World,
+    invariants::{recovers, session_is_whole},
+    support::{client::Http, client::Tokens},
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// FI-18
+#[tokio::test]
+async fn fi_18_however_it_is_told_to_end_every_session_is_there_afterwards() {
+    for mut world in World::on_each_store("signals").await {
+        for signals in [
+            &["TERM"][..],
+            &["INT"],
+            &["HUP"],
+            &["TERM", "TERM", "INT", "TERM", "HUP", "INT"],
+            &["USR1"],
+            &["USR2", "TERM"],
+        ] {
+            let client = world.client.clone();
+            let mut tokens = world.tokens.clone();
+            let mut working = JoinSet::new();
+            working.spawn(async move {
+                // Until there is nobody to ask.
+                while let Ok(answer) = client.try_refresh(&tokens.refresh_token).await {
+                    tokens = Tokens::of(&answer.expect(200));
+                }
+                tokens
+            });
+            sleep(Duration::from_millis(100)).await;
+            for signal in signals {
+                world.proxy.signal(signal);
+            }
+            let status = world.proxy.ended().await;
+            let is_orderly = !signals[0].starts_with("USR");
+            assert_eq!(
+                status.code(),
+                is_orderly.then_some(0),
+                "{signals:?}: {}",
+                world.proxy.output()
+            );
+            world.tokens = working.join_next().await.unwrap().unwrap();
+            world.proxy.start().await;
+            world.tokens = session_is_whole(&world.client, &world.tokens).await;
+        }
+        world.end().await;
+    }
+}
+
+/// FI-18
+#[tokio::test]
+async fn fi_18_a_process_that_was_stopped_goes_on_where_it_was() {
+    for mut world in World::on_each_store("stopped").await {
+        let events = world.upstream.streams();
+        let call = world.client.call_request(&world.tokens);
+        let mut stream = world.client.http.open(call).await.unwrap().into_body();
+        world.proxy.signal("STOP");
+        let (client, tokens) = (world.client.clone(), world.tokens.clone());
+        let mut waiting = JoinSet::new();
+        waiting.spawn(async move { client.refresh(&tokens).await });
+        events.send("data: 1\n\n".into()).unwrap();
+        sleep(Duration::from_secs(3)).await;
+        world.proxy.signal("CONT");
+        let answer = timeout(PATIENCE, waiting.join_next()).await.unwrap();
+        world.tokens = Tokens::of(&answer.unwrap().unwrap().expect(200));
+        let event = http_body_util::BodyExt::frame(&mut stream);
+        let event = timeout(PATIENCE, event).await.unwrap().unwrap().unwrap();
+        assert_eq!(event.into_data().unwrap(), "data: 1\n\n");
+        recovers(&world.proxy, PATIENCE).await;
+        session_is_whole(&world.client, &world.tokens).await;
+        world.end().await;
+    }
+}
+
+/// FI-18: more is logged than any pipe or queue holds, and nobody reads it.
+#[tokio::test]
+async fn fi_18_a_log_that_nobody_takes_holds_up_no_request() {
+    const REQUESTS: usize = 1000;
+    type Output = fn() -> Stdio;
+    let outputs: [(&str, Output); 2] = [
+        ("a reader that stalls", || {
+            let (reader, writer) = pipe().unwrap();
+            // Open as long as this test program runs.
+            std::mem::forget(reader);
+            writer.into()
+        }),
+        ("a full disk", || {
+            File::options()
+                .write(true)
+                .open("/dev/full")
+                .unwrap()
+                .into()
+        }),
+    ];
+    for (what, output) in outputs {
+        let mut world = World::prepared(None, |proxy| {
+            proxy.set("RUST_LOG", "trace");
+            proxy.write_to(output);
+        })
+        .await;
+        let mut asking = JoinSet::new();
+        for _ in 0..8 {
+            let (client, tokens) = (world.client.clone(), world.tokens.clone());
+            asking.spawn(async move {
+                for _ in 0..REQUESTS / 8 {
+                    let _ = client.call(&tokens).await.expect(200);
+                }
+            });
+        }
+        let asked = timeout(8 * PATIENCE, asking.join_all());
+        assert!(asked.await.is_ok(), "{what}: requests wait for the log");
+        let metrics = Http::to(world.proxy.metrics).get("/metrics").await;
+        let metrics = metrics.expect(200).text();
+        let lost = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("mcp_oauth_proxy_log_lines_lost_total "))
+            .unwrap();
+        assert_eq!(
+            lost != "0",
+            what == "a reader that stalls",
+            "{what}: {lost}"
+        );
+        session_is_whole(&world.client, &world.tokens).await;
+        world.proxy.stop().await;
+    }
+}
+
+/// FI-18
+#[tokio::test]
+async fn fi_18_without_input_output_and_log_it_serves() {
+    let mut world = World::prepared(None, |proxy| {
+        proxy.run_under(&["sh", "-c", "exec \"$0\" \"$@\" <&- >&- 2>&-"]);
+    })
+    .await;
+    session_is_whole(&world.client, &world.tokens).await;
+    world.proxy.stop().await;
+}
