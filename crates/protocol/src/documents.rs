@@ -1,5 +1,5 @@
-//! The metadata documents of clients: fetched when needed, by one request for all who wait, not
-//! too often, and remembered.
+//! What clients publish, metadata documents and sets of keys: fetched when needed, by one request
+//! for all who wait, not too often, and remembered.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,6 +24,7 @@ use crate::{
         client::ClientMetadata,
         client_document::{self, DocumentUrl},
         error::OAuthError,
+        jwks::KeySet,
         known_clients,
     },
     ports::FetchError,
@@ -31,8 +32,6 @@ use crate::{
 
 /// Documents remembered; the one that was not asked for longest makes room.
 const MOST_COPIES: NonZeroUsize = NonZeroUsize::new(1000).expect("a constant above zero");
-/// How long after it was fetched a copy may stand in for a document that does not get through.
-const LAST_GOOD_COPY: Duration = Duration::from_hours(7 * 24);
 /// The time that the fetches below are counted in.
 const MINUTE: Duration = Duration::from_mins(1);
 /// Fetches that one host gets from us in a minute at most, whoever makes us.
@@ -40,48 +39,117 @@ pub(crate) const MOST_PER_HOST: usize = 10;
 /// Fetches in a minute in all.
 pub(crate) const MOST_IN_ALL: usize = 60;
 
-type Outcome = Result<Arc<ClientMetadata>, OAuthError>;
-type Fetching = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+type Outcome<D> = Result<Arc<D>, NotLoaded>;
+type Fetching<D> = Pin<Box<dyn Future<Output = Outcome<D>> + Send>>;
+
+/// A kind of document.
+pub(crate) trait Document: Sized + Send + Sync + 'static {
+    /// How long after it was fetched a copy may stand in for one that does not get through.
+    const LAST_GOOD_COPY: Duration;
+
+    fn parse(url: &DocumentUrl, body: &[u8]) -> Result<Self, OAuthError>;
+
+    /// The copy in this program, if there is one.
+    fn pinned_copy(url: &DocumentUrl) -> Option<Self>;
+
+    /// Where those of this kind are kept.
+    fn shelf(documents: &mut Shelves) -> &mut Shelf<Self>;
+}
+
+impl Document for ClientMetadata {
+    const LAST_GOOD_COPY: Duration = Duration::from_hours(7 * 24);
+
+    fn parse(url: &DocumentUrl, body: &[u8]) -> Result<Self, OAuthError> {
+        client_document::parse(url, body)
+    }
+
+    fn pinned_copy(url: &DocumentUrl) -> Option<Self> {
+        known_clients::pinned_copy(url)
+    }
+
+    fn shelf(documents: &mut Shelves) -> &mut Shelf<Self> {
+        &mut documents.clients
+    }
+}
+
+impl Document for KeySet {
+    /// Shorter, since a key that was withdrawn may be in it.
+    const LAST_GOOD_COPY: Duration = Duration::from_hours(24);
+
+    fn parse(_: &DocumentUrl, body: &[u8]) -> Result<Self, OAuthError> {
+        Self::parse(body)
+    }
+
+    fn pinned_copy(_: &DocumentUrl) -> Option<Self> {
+        None
+    }
+
+    fn shelf(documents: &mut Shelves) -> &mut Shelf<Self> {
+        &mut documents.key_sets
+    }
+}
 
 /// The documents that this process has seen, or is about to.
 #[derive(Default)]
-pub(crate) struct Documents(Mutex<Shelf>);
+pub(crate) struct Documents(Mutex<Shelves>);
 
-struct Shelf {
-    copies: LruCache<DocumentUrl, Copy>,
+#[derive(Default)]
+pub(crate) struct Shelves {
+    clients: Shelf<ClientMetadata>,
+    key_sets: Shelf<KeySet>,
+    asked: Asked,
+}
+
+/// Documents of one kind.
+pub(crate) struct Shelf<D: Document> {
+    copies: LruCache<DocumentUrl, Copy<D>>,
     /// Held weakly, so that a fetch ends when nobody waits for it any more.
-    in_flight: HashMap<DocumentUrl, WeakShared<Fetching>>,
-    /// When which host was asked within the last minute, oldest first.
-    asked: VecDeque<(Duration, String)>,
+    in_flight: HashMap<DocumentUrl, WeakShared<Fetching<D>>>,
 }
 
 /// A document as it came last. Errors and documents that cannot be used are never kept.
-struct Copy {
-    client: Arc<ClientMetadata>,
+struct Copy<D> {
+    document: Arc<D>,
     fetched_at: Duration,
+    /// When it was last found wanting, and asked for anew.
+    renewed_at: Duration,
     fresh_until: Duration,
 }
 
-/// The client that publishes the document at `url`.
-///
-/// Refusals tell why a document that came is no good, but of one that did not come only that: what
-/// is or is not at an address is not for a stranger to learn through us.
-pub(crate) async fn load(app: &App, url: &DocumentUrl) -> Outcome {
+/// When which host was asked within the last minute, oldest first.
+#[derive(Default)]
+struct Asked(VecDeque<(Duration, String)>);
+
+/// Why there is no document. Of one that did not come only that is told: what is or is not at an
+/// address is not for a stranger to learn through us.
+#[derive(Clone, Debug)]
+pub(crate) enum NotLoaded {
+    /// It came, and is no good.
+    Invalid(OAuthError),
+    /// It did not come now; the words say what to do.
+    Unavailable(&'static str),
+}
+
+/// The document at `url`.
+pub(crate) async fn load<D: Document>(app: &App, url: &DocumentUrl) -> Outcome<D> {
     let fetching = {
         let now = app.ports.clock.elapsed();
-        let mut shelf = app.documents.shelf();
-        if let Some(client) = shelf.fresh(url, now) {
-            return Ok(client);
+        let mut shelves = app.documents.shelves();
+        if let Some(document) = D::shelf(&mut shelves).fresh(url, now) {
+            return Ok(document);
         }
-        match shelf.in_flight(url) {
+        let in_flight = D::shelf(&mut shelves).in_flight(url);
+        let may_ask = in_flight.is_some() || shelves.asked.may_ask(url.host(), now);
+        let shelf = D::shelf(&mut shelves);
+        match in_flight {
             Some(fetching) => fetching,
-            None if shelf.may_ask(url.host(), now) => shelf.start(app, url),
+            None if may_ask => shelf.start(app, url),
             None => {
                 return match shelf.instead(url, now) {
-                    Some((client, _)) => Ok(client),
-                    None => Err(OAuthError::invalid_request(
-                        "too many client metadata documents were asked for just now, try again in \
-                         a minute",
+                    Some((document, _)) => Ok(document),
+                    None => Err(NotLoaded::Unavailable(
+                        "too many documents of clients were asked for just now, try again in a \
+                         minute",
                     )),
                 };
             }
@@ -90,17 +158,34 @@ pub(crate) async fn load(app: &App, url: &DocumentUrl) -> Outcome {
     fetching.await
 }
 
-async fn fetch(app: App, url: DocumentUrl) -> Outcome {
+/// The document at `url` as it is now, because the copy that we have lacks something: once in a
+/// minute, whoever asks how often.
+pub(crate) async fn renew<D: Document>(app: &App, url: &DocumentUrl) -> Outcome<D> {
+    {
+        let now = app.ports.clock.elapsed();
+        let mut shelves = app.documents.shelves();
+        if let Some(copy) = D::shelf(&mut shelves).copies.peek_mut(url)
+            && copy.renewed_at + MINUTE <= now
+        {
+            copy.renewed_at = now;
+            copy.fresh_until = now;
+        }
+    }
+    load(app, url).await
+}
+
+async fn fetch<D: Document>(app: App, url: DocumentUrl) -> Outcome<D> {
     // Load.
     let fetched = app.ports.fetch.fetch(url.as_url()).await;
 
     // Decide.
     let now = app.ports.clock.elapsed();
     let read = match fetched {
-        Ok(fetched) => client_document::parse(&url, &fetched.body)
-            .map(|client| Copy {
-                client: Arc::new(client),
+        Ok(fetched) => D::parse(&url, &fetched.body)
+            .map(|document| Copy {
+                document: Arc::new(document),
                 fetched_at: now,
+                renewed_at: now,
                 fresh_until: now + client_document::freshness(&fetched.headers),
             })
             .map_err(Unusable::Invalid),
@@ -108,16 +193,17 @@ async fn fetch(app: App, url: DocumentUrl) -> Outcome {
     };
 
     // Commit.
-    let client_id = url.as_str();
-    let mut shelf = app.documents.shelf();
+    let mut shelves = app.documents.shelves();
+    let shelf = D::shelf(&mut shelves);
     shelf.in_flight.remove(&url);
     let unusable = match read {
         Ok(copy) => {
-            let client = Arc::clone(&copy.client);
+            let document = Arc::clone(&copy.document);
             shelf.keep(url.clone(), copy);
-            drop(shelf);
-            app.journal.record(&Event::DocumentFetched { client_id });
-            return Ok(client);
+            drop(shelves);
+            let url = url.as_str();
+            app.journal.record(&Event::DocumentFetched { url });
+            return Ok(document);
         }
         Err(unusable) => unusable,
     };
@@ -127,17 +213,17 @@ async fn fetch(app: App, url: DocumentUrl) -> Outcome {
     } else {
         shelf.instead(&url, now)
     };
-    drop(shelf);
+    drop(shelves);
     app.journal.record(&Event::DocumentFailed {
-        client_id,
+        url: url.as_str(),
         cause: &unusable,
         instead: instead.as_ref().map(|(_, instead)| *instead),
     });
     match (instead, unusable) {
-        (Some((client, _)), _) => Ok(client),
-        (None, Unusable::Invalid(error)) => Err(error),
-        (None, Unusable::NotFetched(_)) => Err(OAuthError::invalid_request(
-            "the client's metadata document could not be fetched, try again in a minute",
+        (Some((document, _)), _) => Ok(document),
+        (None, Unusable::Invalid(error)) => Err(NotLoaded::Invalid(error)),
+        (None, Unusable::NotFetched(_)) => Err(NotLoaded::Unavailable(
+            "a document that the client publishes could not be fetched, try again in a minute",
         )),
     }
 }
@@ -175,29 +261,28 @@ impl Unusable {
 }
 
 impl Documents {
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+    fn shelves(&self) -> MutexGuard<'_, Shelves> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Default for Shelf {
+impl<D: Document> Default for Shelf<D> {
     fn default() -> Self {
         Self {
             // Unbounded so that nothing is allocated before it is needed; `keep` keeps the bound.
             copies: LruCache::unbounded(),
             in_flight: HashMap::new(),
-            asked: VecDeque::new(),
         }
     }
 }
 
-impl Shelf {
-    fn fresh(&mut self, url: &DocumentUrl, now: Duration) -> Option<Arc<ClientMetadata>> {
+impl<D: Document> Shelf<D> {
+    fn fresh(&mut self, url: &DocumentUrl, now: Duration) -> Option<Arc<D>> {
         let copy = self.copies.get(url)?;
-        (now < copy.fresh_until).then(|| Arc::clone(&copy.client))
+        (now < copy.fresh_until).then(|| Arc::clone(&copy.document))
     }
 
-    fn keep(&mut self, url: DocumentUrl, copy: Copy) {
+    fn keep(&mut self, url: DocumentUrl, copy: Copy<D>) {
         self.copies.put(url, copy);
         if self.copies.len() > MOST_COPIES.get() {
             self.copies.pop_lru();
@@ -205,24 +290,24 @@ impl Shelf {
     }
 
     /// What may stand in for a document that did not get through.
-    fn instead(&self, url: &DocumentUrl, now: Duration) -> Option<(Arc<ClientMetadata>, Instead)> {
+    fn instead(&self, url: &DocumentUrl, now: Duration) -> Option<(Arc<D>, Instead)> {
         let last_good = self
             .copies
             .peek(url)
-            .filter(|copy| now < copy.fetched_at + LAST_GOOD_COPY)
-            .map(|copy| (Arc::clone(&copy.client), Instead::LastGoodCopy));
+            .filter(|copy| now < copy.fetched_at + D::LAST_GOOD_COPY)
+            .map(|copy| (Arc::clone(&copy.document), Instead::LastGoodCopy));
         last_good.or_else(|| {
-            let pinned = known_clients::pinned_copy(url)?;
+            let pinned = D::pinned_copy(url)?;
             Some((Arc::new(pinned), Instead::PinnedCopy))
         })
     }
 
-    fn in_flight(&self, url: &DocumentUrl) -> Option<Shared<Fetching>> {
+    fn in_flight(&self, url: &DocumentUrl) -> Option<Shared<Fetching<D>>> {
         self.in_flight.get(url)?.upgrade()
     }
 
-    fn start(&mut self, app: &App, url: &DocumentUrl) -> Shared<Fetching> {
-        let fetching: Fetching = Box::pin(fetch(app.clone(), url.clone()));
+    fn start(&mut self, app: &App, url: &DocumentUrl) -> Shared<Fetching<D>> {
+        let fetching: Fetching<D> = Box::pin(fetch(app.clone(), url.clone()));
         let fetching = fetching.shared();
         // Those that everybody stopped waiting for never came to remove themselves.
         self.in_flight
@@ -231,18 +316,20 @@ impl Shelf {
             .extend(fetching.downgrade().map(|weak| (url.clone(), weak)));
         fetching
     }
+}
 
+impl Asked {
     /// Whether `host` may be asked once more, which then counts as done.
     fn may_ask(&mut self, host: &str, now: Duration) -> bool {
-        while let Some((at, _)) = self.asked.front()
+        while let Some((at, _)) = self.0.front()
             && *at + MINUTE <= now
         {
-            self.asked.pop_front();
+            self.0.pop_front();
         }
-        let of_host = self.asked.iter().filter(|(_, asked)| asked == host).count();
-        let may = of_host < MOST_PER_HOST && self.asked.len() < MOST_IN_ALL;
+        let of_host = self.0.iter().filter(|(_, asked)| asked == host).count();
+        let may = of_host < MOST_PER_HOST && self.0.len() < MOST_IN_ALL;
         if may {
-            self.asked.push_back((now, host.to_owned()));
+            self.0.push_back((now, host.to_owned()));
         }
         may
     }
@@ -260,11 +347,11 @@ mod tests {
     /// CIM-11
     #[test]
     fn ci_14_a_host_is_asked_ten_times_a_minute_and_all_hosts_sixty_times() {
-        let mut shelf = Shelf::default();
+        let mut hosts = Asked::default();
         let t0 = Duration::from_secs(1000);
         let mut asked = |host: usize, now| {
             let host = format!("h{host}.example");
-            (0..100).filter(|_| shelf.may_ask(&host, now)).count()
+            (0..100).filter(|_| hosts.may_ask(&host, now)).count()
         };
         assert_eq!(asked(0, t0), MOST_PER_HOST);
         assert_eq!(asked(0, t0 + Duration::from_secs(59)), 0);
@@ -280,12 +367,14 @@ mod tests {
         let mut shelf = Shelf::default();
         for n in 0..=MOST_COPIES.get() {
             let copy = Copy {
-                client: Arc::new(ClientMetadata {
+                document: Arc::new(ClientMetadata {
                     client_name: String::new(),
                     redirect_uris: Vec::new(),
                     token_endpoint_auth_method: AuthMethod::None,
+                    keys: None,
                 }),
                 fetched_at: Duration::ZERO,
+                renewed_at: Duration::ZERO,
                 fresh_until: Duration::from_mins(1),
             };
             shelf.keep(url(n), copy);

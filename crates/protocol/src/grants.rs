@@ -128,6 +128,7 @@ mod tests {
             resource: Resource::at(&Issuer::parse("https://gw.example").unwrap(), "/mcp"),
             upstream: "one".into(),
             scope: Scope::granted(None).unwrap(),
+            needs_key: false,
             created_at: Timestamp(0),
             generation: 1,
             rotated_at: Timestamp(0),

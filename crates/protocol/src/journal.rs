@@ -20,11 +20,11 @@ pub enum Event<'a> {
         client_id: &'a ClientId,
         client_name: &'a str,
     },
-    /// A client's metadata document was fetched, and can be used.
-    DocumentFetched { client_id: &'a str },
+    /// What a client publishes, its metadata or its keys, was fetched and can be used.
+    DocumentFetched { url: &'a str },
     /// It could not be fetched, or not be used. `instead` is what was used in its place.
     DocumentFailed {
-        client_id: &'a str,
+        url: &'a str,
         cause: &'a (dyn Error + 'static),
         instead: Option<Instead>,
     },

@@ -26,6 +26,8 @@
 //! | RFC 6749 §5.2 errors | `oauth/error.rs` | `endpoint/respond.rs` | `responses.rs` |
 //! | RFC 6750 bearer tokens | `oauth/bearer.rs` | `endpoint/mcp.rs` | `resource_server.rs` |
 //! | RFC 7009 revocation | `oauth/revocation.rs` | `endpoint/revoke.rs` | `revocation.rs` |
+//! | RFC 7517 keys of clients | `oauth/jwks.rs` | `endpoint/extract.rs` | `client_assertions.rs` |
+//! | RFC 7523 client assertions | `oauth/client_assertion.rs` | `endpoint/extract.rs` | `client_assertions.rs` |
 //! | RFC 7591 dynamic registration | `oauth/client.rs` | `endpoint/register.rs` | `registration.rs` |
 //! | RFC 7636 PKCE | `oauth/pkce.rs` | `endpoint/token.rs` | `token_endpoint.rs` |
 //! | RFC 8252 §7 redirect URIs of native apps | `oauth/redirect_uri.rs` | `endpoint/authorize.rs` | `authorization.rs` |
@@ -36,7 +38,8 @@
 //! | RFC 9700 §4.14 refresh token rotation | `oauth/refresh_token.rs` | `endpoint/token.rs` | `refresh.rs` |
 //! | RFC 9728 protected resource metadata | `oauth/metadata.rs` | `endpoint/metadata.rs` | `metadata.rs` |
 //! | Client ID metadata document draft | `oauth/client_document.rs` | `endpoint/authorize.rs` | `client_documents.rs` |
-//! | the same: documents that cannot be fetched | `oauth/known_clients.rs` | `endpoint/authorize.rs` | `client_documents.rs` |
+//! | RFC 8259 §4 JSON read by strangers' rules | `oauth/strict_json.rs` | `endpoint/register.rs` | `registration.rs` |
+//! | what single clients need beyond the standards | `oauth/known_clients.rs` | `endpoint/authorize.rs` | `known_clients.rs` |
 //! | MCP Streamable HTTP, all revisions | `forward/headers.rs` | `endpoint/mcp.rs` | `proxy.rs` |
 
 mod documents;

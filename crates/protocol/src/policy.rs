@@ -9,7 +9,12 @@ use ipnet::IpNet;
 use crate::{
     forward::credential::Credential,
     identity::password::SignIn,
-    oauth::identifiers::{Issuer, Resource},
+    oauth::{
+        client::PreregisteredClient,
+        client_auth::AuthMethod,
+        client_document::{DocumentUrl, HostPattern},
+        identifiers::{ClientId, Issuer, Resource},
+    },
 };
 
 /// Everything that is decided before the first request.
@@ -21,6 +26,7 @@ pub struct Policy {
     pub sign_in: SignIn,
     /// The MCP servers behind this proxy; never empty, names and paths are unique.
     pub upstreams: Vec<Arc<UpstreamPolicy>>,
+    pub clients: ClientPolicy,
     pub tokens: TokenPolicy,
     pub limits: Limits,
     /// Peers whose `X-Forwarded-For` is believed.
@@ -56,6 +62,70 @@ pub enum Destination {
     },
     /// The demonstration server inside this program.
     Demo,
+}
+
+/// How clients become known.
+#[derive(Debug)]
+pub struct ClientPolicy {
+    /// Whether a client may register itself (RFC 7591).
+    pub registration: bool,
+    /// Whether a client may name a metadata document.
+    pub documents: bool,
+    /// The hosts whose documents are taken; any, if there is none.
+    pub document_hosts: Vec<HostPattern>,
+    /// Hosts whose documents are not taken.
+    pub refused_document_hosts: Vec<HostPattern>,
+    /// Those that the operator set up. They come before all others.
+    pub preregistered: Vec<Arc<PreregisteredClient>>,
+}
+
+impl Default for ClientPolicy {
+    fn default() -> Self {
+        Self {
+            registration: true,
+            documents: true,
+            document_hosts: Vec::new(),
+            refused_document_hosts: Vec::new(),
+            preregistered: Vec::new(),
+        }
+    }
+}
+
+impl ClientPolicy {
+    /// The client of that name that the operator set up.
+    pub fn preregistered(&self, id: &ClientId) -> Option<&Arc<PreregisteredClient>> {
+        self.preregistered
+            .iter()
+            .find(|client| client.client_id == *id)
+    }
+
+    /// Whether the document at `url` may be looked at.
+    pub fn takes_document(&self, url: &DocumentUrl) -> bool {
+        let is_among = |hosts: &[HostPattern]| hosts.iter().any(|host| host.matches(url.host()));
+        self.documents
+            && (self.document_hosts.is_empty() || is_among(&self.document_hosts))
+            && !is_among(&self.refused_document_hosts)
+    }
+
+    /// The ways to authenticate that some client can use here.
+    pub fn auth_methods(&self) -> Vec<AuthMethod> {
+        let some = |method| {
+            self.preregistered
+                .iter()
+                .any(|client| client.metadata.token_endpoint_auth_method == method)
+        };
+        let secret = self.registration || some(AuthMethod::ClientSecretBasic);
+        let key = self.documents || some(AuthMethod::PrivateKeyJwt);
+        [
+            (AuthMethod::None, true),
+            (AuthMethod::ClientSecretPost, secret),
+            (AuthMethod::ClientSecretBasic, secret),
+            (AuthMethod::PrivateKeyJwt, key),
+        ]
+        .into_iter()
+        .filter_map(|(method, works)| works.then_some(method))
+        .collect()
+    }
 }
 
 /// Lifetimes of what is issued.

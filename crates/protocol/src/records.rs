@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     oauth::{
-        access_token::Family, authorization_code::IssuedCode, client::Client, grant::Grant,
-        identifiers::ClientId,
+        access_token::Family, authorization_code::IssuedCode, client::Client,
+        client_assertion::Once, grant::Grant, identifiers::ClientId,
     },
     ports::{Store, StoreError, Timestamp},
     token,
@@ -98,6 +98,16 @@ impl Records<'_> {
             .await
     }
 
+    /// Remembers an assertion of a client. `false`: it came before.
+    pub async fn insert_assertion(
+        &self,
+        client_id: &ClientId,
+        once: &Once,
+    ) -> Result<bool, StoreError> {
+        let key = assertion_key(client_id, &once.jti);
+        self.0.insert(&key, Bytes::new(), once.until).await
+    }
+
     async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Read<T>>, StoreError> {
         let Some(found) = self.0.get(key).await? else {
             return Ok(None);
@@ -139,6 +149,12 @@ fn encoded<T: Serialize>(record: &T) -> Result<Bytes, StoreError> {
 
 fn client_key(id: &ClientId) -> String {
     format!("client/{id}")
+}
+
+/// A `jti` is one client's own; no client id has a line break.
+fn assertion_key(client_id: &ClientId, jti: &str) -> String {
+    let name = format!("{client_id}\n{jti}");
+    format!("assertion/{}", token::fingerprint(name.as_bytes()))
 }
 
 fn code_key(code: &str) -> String {

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, future::join_all};
 use http::{HeaderMap, HeaderName, StatusCode};
-use protocol::ports::FetchError;
+use protocol::{oauth::client_document::HostPattern, ports::FetchError};
 use serde_json::{Value, json};
 use support::{
     Answer, PASSPHRASE, TestServer, UPSTREAM_KEY,
     client::{McpClient, REDIRECT_URI, Tokens, query},
+    policy,
 };
 
 const CLAUDE: &str = "https://claude.ai/oauth/mcp-oauth-client-metadata";
@@ -125,6 +126,73 @@ async fn md_06_the_metadata_says_that_documents_are_taken() {
             .unwrap()
             .contains(&json!("none"))
     );
+}
+
+/// ASM-04, ASM-07
+#[tokio::test]
+async fn where_documents_are_off_none_is_fetched_and_they_are_not_offered() {
+    let mut policy = policy(&[("one", "/mcp")]);
+    policy.clients.documents = false;
+    let server = TestServer::with(policy);
+    let metadata = server.get("/.well-known/oauth-authorization-server").await;
+    let metadata = metadata.expect(200).json();
+    let document = "client_id_metadata_document_supported";
+    assert!(metadata.get(document).is_none(), "{metadata}");
+    let methods = &metadata["token_endpoint_auth_methods_supported"];
+    assert_eq!(
+        *methods,
+        json!(["none", "client_secret_post", "client_secret_basic"])
+    );
+    let signing = "token_endpoint_auth_signing_alg_values_supported";
+    assert!(metadata.get(signing).is_none(), "{metadata}");
+    for id in [OTHER, CLAUDE] {
+        let client = McpClient::by_document(&server, id, REDIRECT_URI);
+        refused_here(asks(&client).await, "not taken here");
+        let answer = client.redeem("mopc_x").await;
+        let _ = answer.refused(401, "invalid_client");
+    }
+    assert_eq!(server.fetch.asked(), [] as [&str; 0]);
+}
+
+/// CI-13
+#[tokio::test]
+async fn ci_13_documents_are_taken_from_the_hosts_that_the_operator_wants() {
+    let host = |text: &str| HostPattern::parse(text).unwrap();
+    for (taken, refused, is_taken) in [
+        (vec![], vec![], true),
+        (vec!["client.example"], vec![], true),
+        (vec![], vec!["other.example"], true),
+        (vec!["claude.ai", "client.example"], vec![], true),
+        (vec!["claude.ai"], vec![], false),
+        (vec![], vec!["client.example"], false),
+        (vec!["client.example"], vec!["client.example"], false),
+        (vec!["*.client.example"], vec![], false),
+    ] {
+        let mut policy = policy(&[("one", "/mcp")]);
+        policy.clients.document_hosts = taken.iter().map(|text| host(text)).collect();
+        policy.clients.refused_document_hosts = refused.iter().map(|text| host(text)).collect();
+        let server = TestServer::with(policy);
+        server.fetch.publish(OTHER, &other());
+        let client = McpClient::by_document(&server, OTHER, OTHER_REDIRECT);
+        if is_taken {
+            let _ = client.call(&client.sign_in().await).await.expect(200);
+        } else {
+            refused_here(asks(&client).await, "not taken here from this host");
+            assert_eq!(server.fetch.asked(), [] as [&str; 0]);
+        }
+    }
+}
+
+/// CI-13: who is refused later loses what it has.
+#[tokio::test]
+async fn ci_13_a_host_that_is_refused_later_cannot_refresh() {
+    let (server, client) = server_and_other();
+    let tokens = client.sign_in().await;
+    let mut policy = policy(&[("one", "/mcp")]);
+    policy.clients.refused_document_hosts = vec![HostPattern::parse("client.example").unwrap()];
+    let after = client.on(&server.another(policy));
+    let _ = after.refresh(&tokens).await.refused(401, "invalid_client");
+    let _ = client.refresh(&tokens).await.expect(200);
 }
 
 /// CI-01, CI-05, CI-12
@@ -271,7 +339,11 @@ async fn ci_03_a_document_that_breaks_the_rules_is_refused_here_and_the_good_one
         ),
         (
             with(other(), list, json!(["private_key_jwt"])),
-            "it must be none",
+            "needs jwks or jwks_uri",
+        ),
+        (
+            with(other(), list, json!(["tls_client_auth"])),
+            "it must be none or private_key_jwt",
         ),
         (json!([other()]), "not one JSON object"),
     ] {

@@ -3,7 +3,9 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 use protocol::{
-    endpoint::pages::{Choice, ConsentPage, MessagePage, content_security_policy, printable_name},
+    endpoint::pages::{
+        Choice, ConsentPage, MessagePage, WayBack, content_security_policy, printable_name,
+    },
     identity::password::Kind,
 };
 use scraper::{ElementRef, Html, Selector};
@@ -13,6 +15,7 @@ fn claude() -> ConsentPage<'static> {
     ConsentPage {
         client_name: "Claude",
         client_host: None,
+        set_up_by_operator: false,
         return_host: "claude.ai",
         redirect_uri: "https://claude.ai/api/mcp/auth_callback",
         returns_to_this_computer: false,
@@ -36,6 +39,7 @@ fn too_many_attempts() -> MessagePage<'static> {
         title: "Too many attempts",
         explanation: "The passphrase was wrong 5 times in a row. Nothing was approved.",
         next_step: "Wait 15 minutes. Then start the connection again in your client.",
+        way_back: None,
         request_id: Some("01JD3V8Q6Z2T"),
     }
 }
@@ -631,6 +635,7 @@ proptest! {
                 // A letter keeps the name from being empty, which is another page.
                 client_name: &format!("x{}", texts[0]),
                 client_host: Some(&texts[14]),
+                set_up_by_operator: false,
                 return_host: &texts[1],
                 // The scheme decides which warning is shown.
                 redirect_uri: &format!("data:{}", texts[2]),
@@ -659,19 +664,20 @@ proptest! {
 
     #[test]
     fn no_text_of_a_message_page_becomes_markup(
-        texts in proptest::collection::vec(hostile_text(), 4),
+        texts in proptest::collection::vec(hostile_text(), 6),
     ) {
-        let render = |texts: [&str; 4]| {
+        let render = |texts: [&str; 6]| {
             let page = MessagePage {
                 title: texts[0],
                 explanation: texts[1],
                 next_step: &format!("x{}", texts[2]),
+                way_back: Some(WayBack { href: texts[4], place: texts[5] }),
                 request_id: Some(texts[3]),
             };
             Html::parse_document(&page.render())
         };
-        let document = render([&texts[0], &texts[1], &texts[2], &texts[3]]);
-        prop_assert_eq!(shape(&document), shape(&render(["x"; 4])));
+        let document = render(std::array::from_fn(|index| &*texts[index]));
+        prop_assert_eq!(shape(&document), shape(&render(["x", "x", "x", "x", &texts[4], "x"])));
     }
 
     #[test]

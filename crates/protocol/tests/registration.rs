@@ -86,6 +86,7 @@ async fn a_confidential_client_gets_a_secret_that_works_and_is_then_needed() {
             server: server.clone(),
             client_id: registered["client_id"].as_str().unwrap().to_owned(),
             client_secret: Some(registered["client_secret"].as_str().unwrap().to_owned()),
+            signer: None,
             path: "/mcp".to_owned(),
             redirect_uri: REDIRECT_URI.to_owned(),
         };
@@ -103,7 +104,8 @@ async fn a_confidential_client_gets_a_secret_that_works_and_is_then_needed() {
     }
 }
 
-/// RG-05, DCR-06, DCR-07
+/// RG-05, DCR-06, DCR-07, BCP-14
+// N-RG-09, N-RG-32, N-RG-35 to N-RG-37
 #[tokio::test]
 async fn what_is_not_known_is_left_out_and_never_trusted() {
     let server = TestServer::new();
@@ -120,6 +122,9 @@ async fn what_is_not_known_is_left_out_and_never_trusted() {
             "policy_uri": "javascript:alert(1)",
             "client_id": "admin",
             "client_secret": "chosen-by-the-client",
+            "client_id_issued_at": 1,
+            "client_secret_expires_at": 4_000_000_000_u32,
+            "scope": "mcp admin",
             "grant_types": ["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code", "urn:ietf:params:oauth:grant-type:jwt-bearer"],
             "__proto__": { "client_id": "admin" },
         })
@@ -186,6 +191,7 @@ async fn a_mixed_list_of_redirect_uris_is_taken_and_each_works() {
 }
 
 /// RG-07, DCR-03
+// N-RG-13 to N-RG-29
 #[tokio::test]
 async fn a_redirect_uri_that_leads_anywhere_else_is_refused_even_among_good_ones() {
     let server = TestServer::new();
@@ -212,7 +218,21 @@ async fn a_redirect_uri_that_leads_anywhere_else_is_refused_even_among_good_ones
         "https://x.example\\@evil.example/cb",
         "https://x.example/a/../cb",
         "https://x.example:99999/cb",
+        "https://x.example:0/cb",
+        "https://x.example:/cb",
+        "https://:443/cb",
+        "https://",
         "https://[fe80::1%25eth0]/cb",
+        "https://[fe80::1%eth0]/cb",
+        "http://[::1%25lo]/cb",
+        "http://[::ffff:127.0.0.1]/cb",
+        "https://b\u{fc}cher.example/cb",
+        "https://x.example/\u{e9}",
+        "https://x\u{3002}example/cb",
+        "https://x.example\t/cb",
+        "https://x.example/\ncb",
+        "https://x.example/cb\0",
+        "\u{feff}https://x.example/cb",
         "/cb",
         "",
         "urn:ietf:wg:oauth:2.0:oob",
@@ -236,6 +256,7 @@ async fn a_redirect_uri_that_leads_anywhere_else_is_refused_even_among_good_ones
 }
 
 /// RG-08, DCR-03, S1-05
+// N-RG-10 to N-RG-12
 #[tokio::test]
 async fn one_to_ten_redirect_uris_are_needed() {
     let server = TestServer::new();
@@ -261,7 +282,18 @@ async fn one_to_ten_redirect_uris_are_needed() {
         .expect(201);
 }
 
+/// What Claude sends, and a key with these members.
+fn with_key(members: &Value) -> Value {
+    let mut key = json!({
+        "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    });
+    let members = members.as_object().unwrap().clone();
+    key.as_object_mut().unwrap().extend(members);
+    claude_with("jwks", json!({ "keys": [key] }))
+}
+
 /// RG-09, DCR-02
+// N-RG-01 to N-RG-08, N-RG-30, N-RG-31, N-RG-33, N-RG-34
 #[tokio::test]
 async fn a_registration_that_cannot_be_read_is_refused_in_json() {
     let server = TestServer::new();
@@ -283,6 +315,23 @@ async fn a_registration_that_cannot_be_read_is_refused_in_json() {
         format!("\u{feff}{good}").into_bytes(),
         good.as_bytes()[..good.len() - 1].to_vec(),
         deep.into_bytes(),
+        good.replacen('{', "{\"client_name\":\"Other\",", 1)
+            .into_bytes(),
+        claude_with("x", json!([[[[[[[[1]]]]]]]]))
+            .to_string()
+            .into_bytes(),
+        with_key(&json!({ "d": "AAAA" })).to_string().into_bytes(),
+        with_key(&json!({ "kty": "oct", "k": "AAAA" }))
+            .to_string()
+            .into_bytes(),
+        {
+            let mut both = with_key(&json!({}));
+            both["jwks_uri"] = json!("https://x.example/jwks.json");
+            both.to_string().into_bytes()
+        },
+        claude_with("token_endpoint_auth_method", json!("tls_client_auth"))
+            .to_string()
+            .into_bytes(),
         invalid_utf8,
         claude_with("client_name", json!(4))
             .to_string()
@@ -314,6 +363,11 @@ async fn a_registration_that_cannot_be_read_is_refused_in_json() {
         let _ = answer.refused(400, "invalid_client_metadata");
     }
     let _ = register_raw(&server, "application/json; charset=utf-8", good)
+        .await
+        .expect(201);
+    // A public key is of no use, and does no harm.
+    let _ = register(&server, &with_key(&json!({}))).await.expect(201);
+    let _ = register(&server, &claude_with("x", json!([[[[[[[1]]]]]]])))
         .await
         .expect(201);
 }
@@ -462,6 +516,44 @@ async fn a_registration_stays_as_long_as_its_grant_however_often_that_is_refresh
     server.clock.advance(29 * DAY);
     server.store.memory.sweep(server.now());
     let _ = client.refresh(&tokens).await.refused(400, "invalid_grant");
+}
+
+/// DCR-07
+// N-RG-27
+#[tokio::test]
+async fn a_redirect_uri_on_a_private_network_may_be_registered_and_is_never_asked() {
+    let server = TestServer::new();
+    let uris = ["https://192.168.1.2/cb", "https://169.254.169.254/cb"];
+    let _ = register(&server, &claude_with("redirect_uris", json!(uris)))
+        .await
+        .expect(201);
+    assert_eq!(server.fetch.asked(), [] as [&str; 0]);
+    assert!(server.upstream.received().is_empty());
+}
+
+/// ASM-04, ASM-07
+// N-RG-41
+#[tokio::test]
+async fn where_registration_is_off_nobody_registers_and_it_is_not_offered() {
+    let mut policy = policy(&[("one", "/mcp")]);
+    policy.clients.registration = false;
+    let server = TestServer::with(policy);
+    let metadata = server.get("/.well-known/oauth-authorization-server").await;
+    let metadata = metadata.expect(200).json();
+    assert!(
+        metadata.get("registration_endpoint").is_none(),
+        "{metadata}"
+    );
+    let methods = &metadata["token_endpoint_auth_methods_supported"];
+    assert_eq!(*methods, json!(["none", "private_key_jwt"]));
+    for body in [claude(), json!({})] {
+        let before = server.state();
+        let answer = register(&server, &body).await;
+        let answer = answer.refused(403, "access_denied");
+        assert_eq!(answer.header("cache-control"), "no-store");
+        assert_eq!(server.state(), before);
+    }
+    assert_eq!(server.journal.count("ClientRegistered"), 0);
 }
 
 /// TK-22

@@ -4,6 +4,7 @@
 //! mistake is found, so that one start shows all of them, each with its line and its remedy.
 
 mod bounds;
+mod clients;
 mod credential;
 mod findings;
 mod key;
@@ -25,8 +26,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use self::{findings::Findings, reader::Places};
 pub use self::{
+    clients::PlannedClient,
     key::{Key, Segment},
     limits::{LimitsPlan, describe as describe_limits},
     mistake::{Mistake, Mistakes, Place},
@@ -38,6 +39,7 @@ pub use self::{
     upstream::PlannedUpstream,
     written::Config,
 };
+use self::{findings::Findings, reader::Places};
 
 /// The configuration file that is read when none is named, if it exists.
 pub const DEFAULT_FILE: &str = "mcp-oauth-proxy.toml";

@@ -78,22 +78,19 @@ impl Reader for Logs {
             } => {
                 info!(client = %client_id, name = client_name, "a client registered");
             }
-            Event::DocumentFetched { client_id } => {
-                debug!(
-                    client = client_id,
-                    "a client's metadata document was fetched"
-                );
+            Event::DocumentFetched { url } => {
+                debug!(url, "what a client publishes was fetched");
             }
             Event::DocumentFailed {
-                client_id,
+                url,
                 cause,
                 instead,
             } => {
                 warn!(
-                    client = client_id,
+                    url,
                     ?instead,
                     cause = chain(cause),
-                    "a client's metadata document could not be used"
+                    "what a client publishes could not be used"
                 );
             }
             Event::ConsentShown {

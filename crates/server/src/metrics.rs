@@ -131,7 +131,7 @@ impl Metrics {
             documents: family(
                 &mut registry,
                 "documents",
-                "Metadata documents of clients that were asked for",
+                "Metadata documents and key sets of clients that were asked for",
             ),
             consents_shown: counter(&mut registry, "consents_shown", "Consent pages shown"),
             approvals: family(&mut registry, "approvals", "Clients approved"),

@@ -161,10 +161,10 @@ fn every_setting_is_described() {
     }
 }
 
-/// The keys of a table of a configuration file, upstream names replaced by `<name>`.
+/// The keys of a table of a configuration file, names of upstreams and clients replaced by `<name>`.
 fn keys(table: &toml::Table, prefix: &str, into: &mut BTreeSet<String>) {
     for (name, value) in table {
-        let name = if prefix == "upstream." {
+        let name = if ["upstream.", "client."].contains(&prefix) {
             "<name>"
         } else {
             name

@@ -18,7 +18,7 @@ use super::{
     respond,
 };
 use crate::{
-    documents,
+    documents::{self, NotLoaded},
     journal::{Endpoint, Event},
     oauth::{
         authorization::{AuthorizationRequest, Params, Refusal, ReturnAddress},
@@ -27,6 +27,7 @@ use crate::{
         error::OAuthError,
         form::Form,
         identifiers::ClientId,
+        known_clients,
         pkce::CodeChallenge,
         redirect_uri::RedirectUri,
         resource,
@@ -59,6 +60,8 @@ enum NoPage {
     Here(OAuthError),
     NoBody(NoBody),
     ToClient(Box<Refusal>),
+    /// The redirect URI is the client's, but who the client is nobody here knows.
+    ToStranger(Box<Refusal>),
 }
 
 /// `GET /authorize`, and `POST` with the same parameters in a form.
@@ -72,6 +75,7 @@ pub(super) async fn show_consent(State(app): State<App>, request: Request) -> Re
         Err(NoPage::NoBody(no_body)) => respond::no_body_page(&app, Endpoint::Authorize, &no_body),
         Err(NoPage::Here(error)) => respond::refused_page(&app, Endpoint::Authorize, &error),
         Err(NoPage::ToClient(refusal)) => respond::refused_to_client(&app, &refusal),
+        Err(NoPage::ToStranger(refusal)) => respond::refused_to_stranger(&app, &refusal),
     }
 }
 
@@ -95,7 +99,7 @@ async fn form(app: &App, request: Request) -> Result<Form, NoPage> {
 async fn consider(app: &App, params: Params) -> Result<Response, NoPage> {
     // Load.
     let client_id = params.client_id().map_err(NoPage::Here)?;
-    if DocumentUrl::parse(client_id.as_str()).is_some() {
+    if extract::document_url(app, &client_id).is_some() {
         // Only a request that could pass makes us ask somebody else's server. What is wrong with
         // another is told here, since its redirect URI stays unproved.
         params.could_pass().map_err(NoPage::Here)?;
@@ -119,7 +123,14 @@ async fn consider(app: &App, params: Params) -> Result<Response, NoPage> {
     });
     let (request, path) = match decided {
         Ok(decided) => decided,
-        Err(error) => return Err(NoPage::ToClient(Box::new(Refusal { to, error }))),
+        Err(error) => {
+            let refusal = Box::new(Refusal { to, error });
+            return Err(if goes_by_itself(app, &client_id, &refusal.to) {
+                NoPage::ToClient(refusal)
+            } else {
+                NoPage::ToStranger(refusal)
+            });
+        }
     };
 
     // Show.
@@ -145,11 +156,32 @@ async fn consider(app: &App, params: Params) -> Result<Response, NoPage> {
     Ok(response)
 }
 
+/// Whether an error may go to a client before any person did anything. Anybody can register, or
+/// publish a document, with an address of their own, so elsewhere a person is asked first. To this
+/// computer, to a client that the operator set up, and to one that we know, it goes by itself, as
+/// RFC 6749 §4.1.2.1 has it.
+fn goes_by_itself(app: &App, client_id: &ClientId, to: &ReturnAddress) -> bool {
+    to.redirect_uri.is_loopback()
+        || known_clients::is_known_redirect_uri(&to.redirect_uri)
+        || app.policy.clients.preregistered(client_id).is_some()
+}
+
 /// What the client of that name says of itself, in its registration or in its document.
 pub(super) async fn metadata(app: &App, id: &ClientId) -> Result<Arc<ClientMetadata>, OAuthError> {
     match extract::known(app, id).await? {
+        Some(Known::Preregistered(client)) => Ok(Arc::new(client.metadata.clone())),
         Some(Known::Registered(read)) => Ok(Arc::new(read.record.into())),
-        Some(Known::ByDocument(url)) => documents::load(app, &url).await,
+        Some(Known::ByDocument(url)) => {
+            documents::load(app, &url)
+                .await
+                .map_err(|not_loaded| match not_loaded {
+                    NotLoaded::Invalid(error) => error,
+                    NotLoaded::Unavailable(description) => OAuthError::invalid_request(description),
+                })
+        }
+        None if DocumentUrl::parse(id.as_str()).is_some() => Err(OAuthError::invalid_request(
+            "client_id is the URL of a metadata document, which are not taken here from this host",
+        )),
         None if id.as_str().contains("://") => Err(OAuthError::invalid_request(
             "client_id is a URL that cannot name a metadata document: it must be https, at the \
              default port of a named host, with a path, without query or fragment, and written \
@@ -270,6 +302,11 @@ pub(super) fn page(
     let page = ConsentPage {
         client_name: &client.client_name,
         client_host: document.as_ref().map(DocumentUrl::host),
+        set_up_by_operator: app
+            .policy
+            .clients
+            .preregistered(&transaction.client_id)
+            .is_some(),
         return_host: &transaction.redirect_uri.place(),
         redirect_uri: transaction.redirect_uri.as_str(),
         returns_to_this_computer: transaction.redirect_uri.is_loopback(),

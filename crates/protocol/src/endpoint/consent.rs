@@ -17,7 +17,8 @@ use crate::{
     forward::client_address::client_address,
     journal::{Endpoint, Event},
     oauth::{
-        authorization_code::IssuedCode, client::ClientMetadata, error::OAuthError, form::Form,
+        authorization_code::IssuedCode, client::ClientMetadata, client_auth::AuthMethod,
+        error::OAuthError, form::Form,
     },
     policy::UpstreamPolicy,
     records::Decision,
@@ -165,6 +166,7 @@ impl Consent<'_> {
             resource: upstream.resource.clone(),
             upstream: upstream.name.clone(),
             scope: self.transaction.scope.clone(),
+            needs_key: self.client.token_endpoint_auth_method == AuthMethod::PrivateKeyJwt,
             expires_at,
         });
         let code = app.keys.authorization_code(&self.transaction.id);

@@ -9,17 +9,20 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::App;
 use crate::{
+    documents::{self, NotLoaded},
     grants::LiveGrant,
     oauth::{
         access_token::{AccessToken, Family},
         bearer::{self, Refused},
-        client::Client,
-        client_auth::Presented,
+        client::{Client, PreregisteredClient},
+        client_assertion::{self, Once, UnverifiedAssertion},
+        client_auth::{AuthMethod, Presented, Proof},
         client_document::DocumentUrl,
-        error::OAuthError,
+        error::{ErrorCode, OAuthError},
         form::Form,
         grant::Grant,
         identifiers::ClientId,
+        jwks::{KeySet, KeySource, Signed},
     },
     policy::UpstreamPolicy,
     ports::StoreError,
@@ -146,6 +149,8 @@ async fn record_use(app: &App, token: &AccessToken) {
 
 /// How a client is known here.
 pub(super) enum Known {
+    /// By the operator.
+    Preregistered(Arc<PreregisteredClient>),
     Registered(Read<Client>),
     /// By the document at the URL that is its name.
     ByDocument(DocumentUrl),
@@ -153,7 +158,10 @@ pub(super) enum Known {
 
 /// The client of that name, unless its registration has run out. A document is not looked at.
 pub(super) async fn known(app: &App, id: &ClientId) -> Result<Option<Known>, StoreError> {
-    if let Some(url) = DocumentUrl::parse(id.as_str()) {
+    if let Some(client) = app.policy.clients.preregistered(id) {
+        return Ok(Some(Known::Preregistered(Arc::clone(client))));
+    }
+    if let Some(url) = document_url(app, id) {
         return Ok(Some(Known::ByDocument(url)));
     }
     let read = app.records().client(id).await?;
@@ -162,11 +170,39 @@ pub(super) async fn known(app: &App, id: &ClientId) -> Result<Option<Known>, Sto
         .map(Known::Registered))
 }
 
+/// The document that a client is known by, if such are taken here.
+pub(super) fn document_url(app: &App, id: &ClientId) -> Option<DocumentUrl> {
+    DocumentUrl::parse(id.as_str()).filter(|url| app.policy.clients.takes_document(url))
+}
+
 /// A client that proved who it is.
 pub(super) struct AuthenticatedClient {
     pub(super) client_id: ClientId,
-    /// As it is stored; none of a client that is known by its document.
+    /// As it is stored; none of a client that did not register.
     pub(super) registration: Option<Read<Client>>,
+    pub(super) proof: Proof,
+    /// The assertion that it came with, until it is spent.
+    unspent: Option<Once>,
+}
+
+impl AuthenticatedClient {
+    /// Spends the client's assertion, if it came with one: it works once, here and on every process
+    /// that shares the store (RFC 7523 §3, `jti`). Comes after all else was checked, and before
+    /// anything is written, so that a request which is refused leaves no trace.
+    pub(super) async fn spend(&mut self, app: &App) -> Result<(), OAuthError> {
+        let Some(once) = self.unspent.take() else {
+            return Ok(());
+        };
+        if app
+            .records()
+            .insert_assertion(&self.client_id, &once)
+            .await?
+        {
+            Ok(())
+        } else {
+            Err(client_assertion::used_before())
+        }
+    }
 }
 
 /// A refused client, and whether the answer must name the Basic scheme (RFC 6749 §5.2).
@@ -186,12 +222,12 @@ impl<E: Into<OAuthError>> From<E> for NotAuthenticated {
 
 /// Client authentication at `/token` and `/revoke`.
 ///
-/// The document of a client that is known by one is not fetched for this. Every such client is
-/// public: its document has nothing that a request could be held against. What the request must
-/// prove, it proves by the code or token that is bound to its `client_id`, and by the verifier
-/// that only the one who asked for the code has; and the code has long gone to a redirect URI that
-/// was in the document when a person approved it. So a document that changes or goes ends no
-/// connection, and neither does a network in trouble.
+/// The document of a client that is known by one is not fetched for this, unless it sends an
+/// assertion. What else the request must prove, it proves by the code or token that is bound to
+/// its `client_id`, and by the verifier that only the one who asked for the code has; and the code
+/// has long gone to a redirect URI that was in the document when a person approved it. If the
+/// document demanded a key then, so do the code and the grant. So a document that changes or goes
+/// ends no connection, and neither does a network in trouble.
 pub(super) async fn authenticated_client(
     app: &App,
     headers: &HeaderMap,
@@ -210,23 +246,96 @@ pub(super) async fn authenticated_client(
     // What is no text is no Basic credentials either.
     let authorization = authorization.map(|value| value.to_str().unwrap_or_default());
     let presented = Presented::read(authorization, form).map_err(refused)?;
-    let registration = match known(app, &presented.client_id).await? {
-        Some(Known::Registered(read)) => Some(read),
-        Some(Known::ByDocument(_)) => None,
-        None => {
-            return Err(refused(OAuthError::invalid_client(
-                "the client is not registered here, register again",
-            )));
-        }
+    let Some(known) = known(app, &presented.client_id).await? else {
+        return Err(refused(OAuthError::invalid_client(
+            "the client is not registered here, register again",
+        )));
     };
-    let secret_digest = registration
-        .as_ref()
-        .and_then(|read| read.record.secret_digest.as_ref());
-    presented.proves(secret_digest).map_err(refused)?;
+    let unspent = if let Some(assertion) = &presented.assertion {
+        let checked = check_assertion(app, &known, &presented.client_id, assertion).await;
+        Some(checked.map_err(refused)?)
+    } else {
+        let secret_digest = match &known {
+            Known::Preregistered(client) => {
+                if client.metadata.token_endpoint_auth_method == AuthMethod::PrivateKeyJwt {
+                    return Err(refused(client_assertion::missing()));
+                }
+                client.secret_digest.as_ref()
+            }
+            Known::Registered(read) => read.record.secret_digest.as_ref(),
+            Known::ByDocument(_) => None,
+        };
+        presented.proves(secret_digest).map_err(refused)?;
+        None
+    };
     Ok(AuthenticatedClient {
         client_id: presented.client_id,
-        registration,
+        registration: match known {
+            Known::Registered(read) => Some(read),
+            Known::Preregistered(_) | Known::ByDocument(_) => None,
+        },
+        proof: match unspent {
+            Some(_) => Proof::Key,
+            None => Proof::NoKey,
+        },
+        unspent,
     })
+}
+
+/// Checks an assertion: first what it says, and only then, with keys that may have to be fetched,
+/// who signed it.
+async fn check_assertion(
+    app: &App,
+    known: &Known,
+    client_id: &ClientId,
+    assertion: &UnverifiedAssertion,
+) -> Result<Once, OAuthError> {
+    let once = assertion.check(client_id, &app.policy.issuer, app.ports.clock.now())?;
+    let metadata = match known {
+        Known::Preregistered(client) => Some(Arc::new(client.metadata.clone())),
+        Known::ByDocument(url) => Some(documents::load(app, url).await?),
+        Known::Registered(_) => None,
+    };
+    let keys = metadata
+        .as_ref()
+        .and_then(|metadata| metadata.keys.as_ref());
+    let signed = match keys {
+        None => {
+            return Err(OAuthError::invalid_client(
+                "this client has no keys, so it cannot sign an assertion",
+            ));
+        }
+        Some(KeySource::Inline(keys)) => assertion.signed(keys),
+        Some(KeySource::At(url)) => {
+            match assertion.signed(&*documents::load::<KeySet>(app, url).await?) {
+                // The client may have a new key.
+                Signed::WithAnotherKey => {
+                    assertion.signed(&*documents::renew::<KeySet>(app, url).await?)
+                }
+                signed => signed,
+            }
+        }
+    };
+    match signed {
+        Signed::Yes => Ok(once),
+        Signed::No | Signed::WithAnotherKey => Err(client_assertion::not_signed()),
+    }
+}
+
+/// At the token endpoint a document that does not come is a fault that passes; one that is no good
+/// makes the client one that cannot authenticate.
+impl From<NotLoaded> for OAuthError {
+    fn from(not_loaded: NotLoaded) -> Self {
+        match not_loaded {
+            NotLoaded::Invalid(mut error) => {
+                error.code = ErrorCode::InvalidClient;
+                error
+            }
+            NotLoaded::Unavailable(description) => {
+                Self::new(ErrorCode::TemporarilyUnavailable, description)
+            }
+        }
+    }
 }
 
 /// Why a request body was not taken.

@@ -12,7 +12,10 @@ use crate::oauth::metadata::{AuthorizationServer, ProtectedResource};
 
 /// `GET /.well-known/oauth-authorization-server` (RFC 8414 §3).
 pub(super) async fn describe_authorization_server(State(app): State<App>) -> Response {
-    document(&AuthorizationServer::at(&app.policy.issuer))
+    document(&AuthorizationServer::new(
+        &app.policy.issuer,
+        &app.policy.clients,
+    ))
 }
 
 /// The same at the path of a known upstream, where clients of 2025-03-26 and some later ones look.
@@ -21,7 +24,10 @@ pub(super) async fn describe_authorization_server_at(
     Path(path): Path<String>,
 ) -> Response {
     match upstream_at(&app, &path) {
-        Some(_) => document(&AuthorizationServer::at(&app.policy.issuer)),
+        Some(_) => document(&AuthorizationServer::new(
+            &app.policy.issuer,
+            &app.policy.clients,
+        )),
         None => respond::not_found(),
     }
 }

@@ -25,6 +25,8 @@ pub struct ConsentPage<'a> {
     pub client_name: &'a str,
     /// The host that publishes the client's metadata document, if it is known by one.
     pub client_host: Option<&'a str>,
+    /// Whether the operator set it up, and so vouches for its name.
+    pub set_up_by_operator: bool,
     /// The host that the browser goes back to, or the scheme when that opens an app.
     pub return_host: &'a str,
     /// The address in full that the browser goes back to.
@@ -64,8 +66,19 @@ pub struct MessagePage<'a> {
     pub explanation: &'a str,
     /// Empty when there is nothing to do.
     pub next_step: &'a str,
+    /// Where the person may go on to.
+    pub way_back: Option<WayBack<'a>>,
     /// What finds this request in the log.
     pub request_id: Option<&'a str>,
+}
+
+/// A link that leads away from here.
+#[derive(Clone, Debug)]
+pub struct WayBack<'a> {
+    /// An address that a client registered.
+    pub href: &'a str,
+    /// What people should see of it.
+    pub place: &'a str,
 }
 
 /// What is at the address that the browser goes back to.
@@ -108,6 +121,8 @@ struct Consent<'a> {
 struct Message<'a> {
     style: &'static str,
     page: &'a MessagePage<'a>,
+    /// The place that the link leads to.
+    place: Option<String>,
 }
 
 impl ConsentPage<'_> {
@@ -153,6 +168,7 @@ impl MessagePage<'_> {
         write(&Message {
             style: STYLE,
             page: self,
+            place: self.way_back.as_ref().map(|way| visible_ascii(way.place)),
         })
     }
 }

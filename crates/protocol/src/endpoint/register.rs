@@ -8,7 +8,6 @@ use axum::{
 };
 use http::StatusCode;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::{
     App,
@@ -19,7 +18,7 @@ use crate::{
     journal::{Endpoint, Event},
     oauth::{
         client::{Client, ClientMetadata},
-        client_auth::AuthMethod,
+        client_auth::{AuthMethod, secret_digest},
         error::OAuthError,
         identifiers::ClientId,
         redirect_uri::RedirectUri,
@@ -50,6 +49,12 @@ struct Registered<'a> {
 
 /// `POST /register`.
 pub(super) async fn register_client(State(app): State<App>, request: Request) -> Response {
+    if !app.policy.clients.registration {
+        let error = OAuthError::access_denied(
+            "clients cannot register here, ask the operator for a client_id",
+        );
+        return respond::refused(&app, Endpoint::Register, &error, false);
+    }
     let (parts, body) = request.into_parts();
     let content = if extract::is_of_type(&parts.headers, "application/json") {
         extract::body(body, app.policy.limits.registration_body).await
@@ -71,7 +76,7 @@ async fn register(app: &App, content: &[u8]) -> Result<Response, OAuthError> {
     let now = app.ports.clock.now();
     let entropy = &*app.ports.entropy;
     let secret = match metadata.token_endpoint_auth_method {
-        AuthMethod::None => None,
+        AuthMethod::None | AuthMethod::PrivateKeyJwt => None,
         AuthMethod::ClientSecretPost | AuthMethod::ClientSecretBasic => {
             Some(token::client_secret(entropy))
         }
@@ -81,7 +86,7 @@ async fn register(app: &App, content: &[u8]) -> Result<Response, OAuthError> {
         client_name: metadata.client_name,
         redirect_uris: metadata.redirect_uris,
         token_endpoint_auth_method: metadata.token_endpoint_auth_method,
-        secret_digest: secret.as_ref().map(|secret| Sha256::digest(secret).into()),
+        secret_digest: secret.as_deref().map(secret_digest),
         registered_at: now,
         expires_at: now + UNUSED,
     };

@@ -11,7 +11,11 @@ use http_body_util::LengthLimitError;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{App, extract::NoBody, pages::MessagePage};
+use super::{
+    App,
+    extract::NoBody,
+    pages::{MessagePage, WayBack},
+};
 use crate::{
     journal::{CallRefused, Endpoint, Event, UpstreamFailed},
     oauth::{
@@ -87,9 +91,10 @@ pub(super) async fn front_page(State(app): State<App>, request: Request) -> Resp
     );
     let message = MessagePage {
         title: "Here is a door for MCP clients",
-        explanation: "Programs such as Claude or an editor come through here to MCP servers, after \
+        explanation: "Programs such as an assistant or an editor come through here to MCP servers, after \
                       a person has approved them. There is nothing more to see.",
         next_step: &next_step,
+        way_back: None,
         request_id: None,
     };
     page(&app, StatusCode::OK, message.render())
@@ -147,6 +152,7 @@ pub fn overloaded() -> Response<Body> {
 fn status_of(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::InvalidClient | ErrorCode::InvalidToken => StatusCode::UNAUTHORIZED,
+        ErrorCode::AccessDenied => StatusCode::FORBIDDEN,
         ErrorCode::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorCode::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_REQUEST,
@@ -252,6 +258,7 @@ fn error_page(
         title,
         explanation: &explanation,
         next_step,
+        way_back: None,
         request_id,
     };
     let mut response = self::page(app, status, page.render());
@@ -267,6 +274,28 @@ fn error_page(
 pub(super) fn refused_to_client(app: &App, refusal: &Refusal) -> Response<Body> {
     note(app, Endpoint::Authorize, &refusal.error);
     see_other(&refusal.to.with_error(&refusal.error, &app.policy.issuer))
+}
+
+/// The same when nobody here knows who is at that URI: a person decides whether to go there.
+/// Otherwise a link that starts with our name would lead wherever a stranger wants (RFC 9700
+/// §4.11.2).
+pub(super) fn refused_to_stranger(app: &App, refusal: &Refusal) -> Response<Body> {
+    note(app, Endpoint::Authorize, &refusal.error);
+    let explanation = format!("The reason: {}.", refusal.error.description);
+    let href = refusal.to.with_error(&refusal.error, &app.policy.issuer);
+    let place = refusal.to.redirect_uri.place();
+    let message = MessagePage {
+        title: "This request cannot be approved",
+        explanation: &explanation,
+        next_step: "If you have just started this in an app that you trust, go back and tell it. \
+                    If not, close this page.",
+        way_back: Some(WayBack {
+            href: &href,
+            place: &place,
+        }),
+        request_id: None,
+    };
+    page(app, status_of(refusal.error.code), message.render())
 }
 
 /// Takes the browser somewhere with a GET, whatever it sent (RFC 9700 §4.12).
@@ -368,6 +397,7 @@ pub(super) fn notice(app: &App, notice: &Notice) -> Response<Body> {
         title,
         explanation,
         next_step,
+        way_back: None,
         request_id: None,
     };
     let mut response = page(app, status, message.render());

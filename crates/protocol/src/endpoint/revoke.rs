@@ -8,12 +8,12 @@ use http::{HeaderMap, StatusCode};
 
 use super::{
     App,
-    extract::{self, NotAuthenticated},
+    extract::{self, AuthenticatedClient, NotAuthenticated},
     respond, token,
 };
 use crate::{
     journal::Endpoint,
-    oauth::{access_token::Family, form::Form, grant::Revoked, identifiers::ClientId, revocation},
+    oauth::{access_token::Family, form::Form, grant::Revoked, revocation},
     ports::StoreError,
     token::PresentedRefreshToken,
 };
@@ -35,7 +35,7 @@ pub(super) async fn revoke_token(State(app): State<App>, request: Request) -> Re
 
 async fn end_grant(app: &App, headers: &HeaderMap, content: &[u8]) -> Result<(), NotAuthenticated> {
     let form = Form::parse(content)?;
-    let client = extract::authenticated_client(app, headers, &form).await?;
+    let mut client = extract::authenticated_client(app, headers, &form).await?;
     let presented = form.required("token", "token is missing")?;
     let (family, refresh_token) = match app.keys.recognise_access_token(presented) {
         Some(access_token) => (access_token.family, None),
@@ -44,7 +44,8 @@ async fn end_grant(app: &App, headers: &HeaderMap, content: &[u8]) -> Result<(),
             None => return Ok(()),
         },
     };
-    if names_own_grant(app, &client.client_id, family, refresh_token).await? {
+    if names_own_grant(app, &client, family, refresh_token).await? {
+        client.spend(app).await?;
         token::revoke(app, family, Revoked::ByClient).await?;
     }
     Ok(())
@@ -52,7 +53,7 @@ async fn end_grant(app: &App, headers: &HeaderMap, content: &[u8]) -> Result<(),
 
 async fn names_own_grant(
     app: &App,
-    client_id: &ClientId,
+    client: &AuthenticatedClient,
     family: Family,
     refresh_token: Option<PresentedRefreshToken>,
 ) -> Result<bool, StoreError> {
@@ -60,5 +61,5 @@ async fn names_own_grant(
         return Ok(false);
     };
     let is_genuine = refresh_token.is_none_or(|token| app.keys.is_genuine(&token, &read.record));
-    Ok(is_genuine && revocation::may_revoke(client_id, &read.record))
+    Ok(is_genuine && revocation::may_revoke(&client.client_id, client.proof, &read.record))
 }

@@ -23,6 +23,8 @@ use crate::{
         access_token::{AccessToken, Family},
         authorization_code::{self, CodeExchange},
         client::Client,
+        client_assertion,
+        client_auth::Proof,
         error::OAuthError,
         form::Form,
         grant::{Asked, Grant, Revoked},
@@ -84,14 +86,14 @@ async fn exchange(
         )
         .into());
     }
-    let client = extract::authenticated_client(app, headers, &form).await?;
+    let mut client = extract::authenticated_client(app, headers, &form).await?;
     let asked = Asked {
         scope: form.one("scope")?.map(str::to_owned),
         resource: asked_resource(app, &form)?,
     };
     Ok(match grant_type {
-        "authorization_code" => redeem(app, &client, &form, &asked).await?,
-        _ => refresh(app, &client, &form, asked).await?,
+        "authorization_code" => redeem(app, &mut client, &form, &asked).await?,
+        _ => refresh(app, &mut client, &form, asked).await?,
     })
 }
 
@@ -114,7 +116,7 @@ fn asked_resource(app: &App, form: &Form) -> Result<Option<Resource>, OAuthError
 /// spent; inserting the grant is what spends the code, so it succeeds exactly once.
 async fn redeem(
     app: &App,
-    client: &AuthenticatedClient,
+    client: &mut AuthenticatedClient,
     form: &Form,
     asked: &Asked,
 ) -> Result<Response, OAuthError> {
@@ -134,6 +136,7 @@ async fn redeem(
     let now = app.ports.clock.now();
     let by = CodeExchange {
         client_id: &client.client_id,
+        proof: client.proof,
         code_verifier: &code_verifier,
         redirect_uri: form.one("redirect_uri")?,
         resource: asked.resource.as_ref(),
@@ -142,6 +145,7 @@ async fn redeem(
     issued.redeem(&by, now)?;
 
     // Commit.
+    client.spend(app).await?;
     let tokens = &app.policy.tokens;
     let absolute_expires_at = now + tokens.refresh_absolute;
     let grant = Grant {
@@ -150,6 +154,7 @@ async fn redeem(
         resource: issued.resource,
         upstream: issued.upstream,
         scope: issued.scope,
+        needs_key: issued.needs_key,
         created_at: now,
         generation: 1,
         rotated_at: now,
@@ -190,7 +195,7 @@ async fn redeemed_again(
 /// on; who loses the race decides again on what the winner wrote, and so gets the same answer.
 async fn refresh(
     app: &App,
-    client: &AuthenticatedClient,
+    client: &mut AuthenticatedClient,
     form: &Form,
     asked: Asked,
 ) -> Result<Response, OAuthError> {
@@ -212,7 +217,9 @@ async fn refresh(
                 "the refresh token was issued to another client",
             ));
         }
-
+        if grant.needs_key && client.proof != Proof::Key {
+            return Err(client_assertion::missing());
+        }
         if !app
             .policy
             .upstreams
@@ -228,7 +235,10 @@ async fn refresh(
         let now = app.ports.clock.now();
         let tokens = &app.policy.tokens;
         let name = token::fingerprint(&family.0);
-        let to = match grant.rotate(presented.generation, &asked, now, tokens)? {
+        let decided = grant.rotate(presented.generation, &asked, now, tokens)?;
+        // Before whatever was decided: an old assertion must not even end a grant.
+        client.spend(app).await?;
+        let to = match decided {
             Rotation::Rotate { to } | Rotation::Heal { to } => to,
             Rotation::Repeat { generation, why } => {
                 if !app.repetitions.allow(family, generation) {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    client_assertion,
+    client_auth::Proof,
     error::OAuthError,
     grant::Grant,
     identifiers::{ClientId, Resource},
@@ -29,12 +31,16 @@ pub struct IssuedCode {
     /// The name of the upstream that was approved.
     pub upstream: String,
     pub scope: Scope,
+    /// Whether the client must prove who it is with a key, each time.
+    #[serde(default)]
+    pub needs_key: bool,
     pub expires_at: Timestamp,
 }
 
 /// A request to redeem a code, by a client that proved who it is.
 pub struct CodeExchange<'a> {
     pub client_id: &'a ClientId,
+    pub proof: Proof,
     pub code_verifier: &'a CodeVerifier,
     /// Optional; compared when sent (OAuth 2.1 §10.2).
     pub redirect_uri: Option<&'a str>,
@@ -50,6 +56,9 @@ impl IssuedCode {
             return Err(OAuthError::invalid_grant(
                 "the code was issued to another client",
             ));
+        }
+        if self.needs_key && by.proof != Proof::Key {
+            return Err(client_assertion::missing());
         }
         if self.expires_at <= now {
             return Err(OAuthError::invalid_grant("the code has expired"));
@@ -112,10 +121,12 @@ mod tests {
             resource: a.clone(),
             upstream: "a".into(),
             scope: Scope::granted(None).unwrap(),
+            needs_key: false,
             expires_at: Timestamp(300),
         };
         let good = || CodeExchange {
             client_id: &client,
+            proof: Proof::NoKey,
             code_verifier: &right,
             redirect_uri: None,
             resource: None,

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    client_auth::AuthMethod, error::OAuthError, identifiers::ClientId, redirect_uri::RedirectUri,
+    client_auth::AuthMethod, error::OAuthError, identifiers::ClientId, jwks::KeySource,
+    redirect_uri::RedirectUri, strict_json,
 };
 use crate::ports::Timestamp;
 
@@ -34,21 +35,38 @@ pub struct ClientMetadata {
     pub client_name: String,
     pub redirect_uris: Vec<RedirectUri>,
     pub token_endpoint_auth_method: AuthMethod,
+    /// Its public keys, for a client that must or may prove who it is with one.
+    pub keys: Option<KeySource>,
+}
+
+/// A client that the operator set up.
+#[derive(Clone, Debug)]
+pub struct PreregisteredClient {
+    pub client_id: ClientId,
+    pub metadata: ClientMetadata,
+    /// SHA-256 of the client secret, for clients that have one.
+    pub secret_digest: Option<[u8; 32]>,
 }
 
 impl ClientMetadata {
     /// Reads a registration request. Members and grant types that we do not know are left out
     /// (RFC 7591 §2); what we cannot do without, or could not keep to, is refused.
     pub fn parse(body: &[u8]) -> Result<Self, OAuthError> {
-        let members: Map<String, Value> = serde_json::from_slice(body).map_err(|_| {
-            OAuthError::invalid_client_metadata("the request body must be one JSON object")
+        let members = strict_json::object(body).ok_or_else(|| {
+            OAuthError::invalid_client_metadata(
+                "the request body must be one JSON object, without a member that is there twice, \
+                 at most eight levels deep",
+            )
         })?;
         let metadata = Self {
             client_name: client_name(&members)?,
             redirect_uris: redirect_uris(&members)?,
             token_endpoint_auth_method: supported_auth_method(&members)?,
+            keys: None,
         };
         offers_supported_types(&members)?;
+        // Keys are of no use here, but one that must not be shown should be told so.
+        KeySource::of(&members)?;
         Ok(metadata)
     }
 }
@@ -59,6 +77,7 @@ impl From<Client> for ClientMetadata {
             client_name: client.client_name,
             redirect_uris: client.redirect_uris,
             token_endpoint_auth_method: client.token_endpoint_auth_method,
+            keys: None,
         }
     }
 }
@@ -125,11 +144,17 @@ pub(super) fn redirect_uris(members: &Map<String, Value>) -> Result<Vec<Redirect
 fn supported_auth_method(members: &Map<String, Value>) -> Result<AuthMethod, OAuthError> {
     match members.get("token_endpoint_auth_method") {
         None | Some(Value::Null) => Ok(AuthMethod::ClientSecretBasic),
-        Some(method) => serde_json::from_value(method.clone()).map_err(|_| {
-            OAuthError::invalid_client_metadata(
-                "token_endpoint_auth_method must be none, client_secret_post or client_secret_basic",
-            )
-        }),
+        Some(Value::String(method)) if method == "none" => Ok(AuthMethod::None),
+        Some(Value::String(method)) if method == "client_secret_post" => {
+            Ok(AuthMethod::ClientSecretPost)
+        }
+        Some(Value::String(method)) if method == "client_secret_basic" => {
+            Ok(AuthMethod::ClientSecretBasic)
+        }
+        // A client with a key publishes it in a metadata document, or the operator sets it up.
+        Some(_) => Err(OAuthError::invalid_client_metadata(
+            "token_endpoint_auth_method must be none, client_secret_post or client_secret_basic",
+        )),
     }
 }
 

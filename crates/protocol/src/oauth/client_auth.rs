@@ -1,4 +1,4 @@
-//! How a client says who it is at the token endpoint (RFC 6749 §2.3).
+//! How a client says who it is at the token endpoint (RFC 6749 §2.3, RFC 7521 §4.2).
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,12 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use url::form_urlencoded;
 
-use super::{error::OAuthError, form::Form, identifiers::ClientId};
+use super::{
+    client_assertion::{JWT_BEARER, UnverifiedAssertion},
+    error::OAuthError,
+    form::Form,
+    identifiers::ClientId,
+};
 
 /// The ways that we offer (RFC 7591 §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +20,20 @@ pub enum AuthMethod {
     None,
     ClientSecretPost,
     ClientSecretBasic,
+    PrivateKeyJwt,
+}
+
+/// What is kept of a client secret. Secrets are long and random, so that one hash is enough.
+pub fn secret_digest(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret).into()
+}
+
+/// What a client proved beside its name, or its secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// That it has its key.
+    Key,
+    NoKey,
 }
 
 /// What a request presents, not yet compared with anything.
@@ -22,6 +41,8 @@ pub struct Presented {
     pub client_id: ClientId,
     /// The readings of the secret that are worth a try; none for a public client.
     secrets: Vec<String>,
+    /// In place of a secret.
+    pub assertion: Option<UnverifiedAssertion>,
     /// Whether the `Authorization` header was used, so that a refusal names the scheme.
     pub by_header: bool,
 }
@@ -31,12 +52,30 @@ impl Presented {
     pub fn read(authorization: Option<&str>, form: &Form) -> Result<Self, OAuthError> {
         let client_id = form.one("client_id")?;
         let secret = form.one("client_secret")?;
+        if let Some(assertion) = assertion(form)? {
+            if authorization.is_some() || secret.is_some() {
+                return Err(OAuthError::invalid_request(
+                    "client_assertion must be the only client credentials",
+                ));
+            }
+            let named = assertion.client_id();
+            let client_id = client_id
+                .or(named)
+                .ok_or_else(|| OAuthError::invalid_client("client_id is missing"))?;
+            return Ok(Self {
+                client_id: ClientId::presented(client_id),
+                secrets: Vec::new(),
+                assertion: Some(assertion),
+                by_header: false,
+            });
+        }
         let Some(authorization) = authorization else {
             let client_id =
                 client_id.ok_or_else(|| OAuthError::invalid_client("client_id is missing"))?;
             return Ok(Self {
                 client_id: ClientId::presented(client_id),
                 secrets: secret.map(str::to_owned).into_iter().collect(),
+                assertion: None,
                 by_header: false,
             });
         };
@@ -62,16 +101,17 @@ impl Presented {
         Ok(Self {
             client_id: ClientId::presented(encoded_id),
             secrets,
+            assertion: None,
             by_header: true,
         })
     }
 
     /// Checks the credentials against the digest of the client's secret, if it has one. It may
     /// send that secret either way, whichever of the two it registered.
-    pub fn proves(&self, secret_digest: Option<&[u8; 32]>) -> Result<(), OAuthError> {
-        match secret_digest {
+    pub fn proves(&self, expected: Option<&[u8; 32]>) -> Result<(), OAuthError> {
+        match expected {
             Some(digest) => {
-                let matches = |secret: &String| bool::from(Sha256::digest(secret).ct_eq(digest));
+                let matches = |secret: &String| bool::from(secret_digest(secret).ct_eq(digest));
                 // Each reading is tried, so that the time tells nothing of which was right.
                 if self
                     .secrets
@@ -89,6 +129,24 @@ impl Presented {
             None if self.secrets.is_empty() => Ok(()),
             None => Err(OAuthError::invalid_client("this client has no secret")),
         }
+    }
+}
+
+/// The assertion of a client that signs one (RFC 7521 §4.2).
+fn assertion(form: &Form) -> Result<Option<UnverifiedAssertion>, OAuthError> {
+    match (
+        form.one("client_assertion_type")?,
+        form.one("client_assertion")?,
+    ) {
+        (None, None) => Ok(None),
+        (Some(JWT_BEARER), Some(assertion)) => UnverifiedAssertion::parse(assertion).map(Some),
+        (Some(_), Some(_)) => Err(OAuthError::invalid_client(
+            "client_assertion_type must be urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        )),
+        (Some(_), None) => Err(OAuthError::invalid_request("client_assertion is missing")),
+        (None, Some(_)) => Err(OAuthError::invalid_request(
+            "client_assertion_type is missing",
+        )),
     }
 }
 
@@ -131,7 +189,7 @@ mod tests {
     ) -> Result<(), ErrorCode> {
         let header = header.map(|pair| format!("Basic {}", BASE64_STANDARD.encode(pair)));
         let form = Form::parse(body.as_bytes()).unwrap();
-        let digest = secret.map(|secret| Sha256::digest(secret).into());
+        let digest = secret.map(secret_digest);
         Presented::read(header.as_deref(), &form)
             .and_then(|presented| presented.proves(digest.as_ref()))
             .map_err(|error| error.code)

@@ -11,6 +11,8 @@ use super::{
     client::{self, ClientMetadata},
     client_auth::AuthMethod,
     error::OAuthError,
+    jwks::KeySource,
+    known_clients, strict_json,
 };
 
 /// The longest URL, in bytes.
@@ -71,6 +73,32 @@ impl fmt::Display for DocumentUrl {
     }
 }
 
+/// Hosts that the operator speaks of: one by its name, or all below a name, `*.example.com`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPattern(String);
+
+impl HostPattern {
+    /// Reads a pattern, written as browsers write hosts.
+    pub fn parse(text: &str) -> Option<Self> {
+        let name = text.strip_prefix("*.").unwrap_or(text);
+        let url = DocumentUrl::parse(&format!("https://{name}/x"))?;
+        (url.host() == name && !name.contains(['/', '*'])).then(|| Self(text.to_owned()))
+    }
+
+    pub fn matches(&self, host: &str) -> bool {
+        match self.0.strip_prefix('*') {
+            Some(ending) => host.len() > ending.len() && host.ends_with(ending),
+            None => self.0 == host,
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Whether a name can be one of the public domain name system: more than one label, not under a
 /// name that means this computer (RFC 6761 §6.3).
 fn is_public_name(name: &str) -> bool {
@@ -82,8 +110,10 @@ fn is_public_name(name: &str) -> bool {
 /// Reads the document at `url` (§4). Members and grant types that we do not know are left out.
 pub fn parse(url: &DocumentUrl, body: &[u8]) -> Result<ClientMetadata, OAuthError> {
     let invalid = |why| Err(OAuthError::invalid_client_metadata(why));
-    let Ok(members) = serde_json::from_slice::<Map<String, Value>>(body) else {
-        return invalid("the client's metadata document is not one JSON object");
+    let Some(members) = strict_json::object(body) else {
+        return invalid(
+            "the client's metadata document is not one JSON object, or has a member twice",
+        );
     };
     match members.get("client_id") {
         Some(Value::String(client_id)) if client_id == url.as_str() => {}
@@ -98,10 +128,18 @@ pub fn parse(url: &DocumentUrl, body: &[u8]) -> Result<ClientMetadata, OAuthErro
         return invalid("the client's metadata document has no client_name");
     }
     client::offers_supported_types(&members)?;
+    let keys = KeySource::of(&members)?;
+    let token_endpoint_auth_method = auth_method(&members)?;
+    if token_endpoint_auth_method == AuthMethod::PrivateKeyJwt && keys.is_none() {
+        return invalid("a client that authenticates with private_key_jwt needs jwks or jwks_uri");
+    }
+    let mut redirect_uris = client::redirect_uris(&members)?;
+    redirect_uris.extend(known_clients::unpublished_redirect_uris(url));
     Ok(ClientMetadata {
         client_name,
-        redirect_uris: client::redirect_uris(&members)?,
-        token_endpoint_auth_method: auth_method(&members)?,
+        redirect_uris,
+        token_endpoint_auth_method,
+        keys,
     })
 }
 
@@ -129,12 +167,16 @@ fn auth_method(members: &Map<String, Value>) -> Result<AuthMethod, OAuthError> {
             "a client with a metadata document cannot authenticate with a client secret",
         );
     }
+    // With both, it may do either: an assertion that it sends is checked, none is asked for.
     if methods.is_empty() || methods.contains(&"none") {
         return Ok(AuthMethod::None);
     }
+    if methods.contains(&"private_key_jwt") {
+        return Ok(AuthMethod::PrivateKeyJwt);
+    }
     invalid(
         "the client's metadata document offers no token_endpoint_auth_method that is supported \
-         here: it must be none",
+         here: it must be none or private_key_jwt",
     )
 }
 
@@ -383,9 +425,15 @@ mod tests {
         let mut chatgpt = document();
         chatgpt["token_endpoint_auth_method"] = json!("private_key_jwt");
         chatgpt["jwks_uri"] = json!("https://client.example/jwks.json");
-        assert!(read(&chatgpt).unwrap_err().contains("must be none"));
+        assert_eq!(
+            read(&chatgpt).unwrap().token_endpoint_auth_method,
+            AuthMethod::PrivateKeyJwt
+        );
         chatgpt[list] = json!(["private_key_jwt"]);
-        assert!(read(&chatgpt).unwrap_err().contains("must be none"));
+        assert_eq!(
+            read(&chatgpt).unwrap().token_endpoint_auth_method,
+            AuthMethod::PrivateKeyJwt
+        );
         for good in [
             json!(["none", "private_key_jwt"]),
             json!(["private_key_jwt", "none"]),
@@ -400,6 +448,85 @@ mod tests {
             let mut document = document();
             document[list] = bad;
             assert!(read(&document).is_err(), "{document}");
+        }
+    }
+
+    /// CI-11
+    // N-RG-33, N-RG-34
+    #[test]
+    fn ci_11_a_client_with_a_key_must_publish_it_in_one_place_and_only_the_public_half() {
+        let key = json!({"kty": "OKP", "crv": "Ed25519", "kid": "1",
+            "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+        let with = |members: Value| {
+            let mut document = document();
+            document["token_endpoint_auth_method"] = json!("private_key_jwt");
+            let members = members.as_object().unwrap().clone();
+            document.as_object_mut().unwrap().extend(members);
+            read(&document)
+        };
+        let uri = "https://keys.example/jwks.json";
+        assert!(with(json!({"jwks": {"keys": [key]}})).is_ok());
+        assert!(with(json!({ "jwks_uri": uri })).is_ok());
+        let private = |member: &str| {
+            let mut key = key.clone();
+            key[member] = json!("x");
+            json!({"jwks": {"keys": [key]}})
+        };
+        let eleven: Vec<_> = (0..11).map(|_| key.clone()).collect();
+        for bad in [
+            json!({}),
+            json!({"jwks": {"keys": [key]}, "jwks_uri": uri}),
+            json!({"jwks": {"keys": key}}),
+            json!({"jwks": {"keys": ["x"]}}),
+            json!({"jwks": {"keys": eleven}}),
+            json!({"jwks": "x"}),
+            json!({"jwks_uri": "http://keys.example/jwks.json"}),
+            json!({"jwks_uri": "https://127.0.0.1/jwks.json"}),
+            json!({"jwks_uri": "https://keys.example:8443/jwks.json"}),
+            json!({"jwks_uri": "https://u@keys.example/jwks.json"}),
+            json!({"jwks_uri": ["https://keys.example/jwks.json"]}),
+            private("d"),
+            private("k"),
+            private("p"),
+            private("oth"),
+        ] {
+            assert!(with(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    /// CI-13
+    #[test]
+    fn ci_13_a_pattern_is_one_host_or_all_below_a_name() {
+        for (pattern, host, matches) in [
+            ("claude.ai", "claude.ai", true),
+            ("claude.ai", "x.claude.ai", false),
+            ("claude.ai", "evilclaude.ai", false),
+            ("*.claude.ai", "x.claude.ai", true),
+            ("*.claude.ai", "x.y.claude.ai", true),
+            ("*.claude.ai", "claude.ai", false),
+            ("*.claude.ai", "evilclaude.ai", false),
+            ("*.claude.ai", "claude.ai.evil.example", false),
+        ] {
+            let pattern = HostPattern::parse(pattern).unwrap();
+            assert_eq!(pattern.matches(host), matches, "{pattern} {host}");
+        }
+        for bad in [
+            "",
+            "*",
+            "*.",
+            "ai",
+            "*.ai",
+            "Claude.ai",
+            "claude.ai.",
+            "https://claude.ai",
+            "claude.ai/x",
+            "claude.ai:443",
+            "*.*.claude.ai",
+            "c*.claude.ai",
+            "127.0.0.1",
+            "bücher.example",
+        ] {
+            assert_eq!(HostPattern::parse(bad), None, "{bad}");
         }
     }
 

@@ -16,6 +16,9 @@ pub struct Grant {
     /// later was not.
     pub upstream: String,
     pub scope: Scope,
+    /// Whether the client must prove who it is with a key, each time.
+    #[serde(default)]
+    pub needs_key: bool,
     pub created_at: Timestamp,
     /// The generation of the one live refresh token, counted from 1.
     pub generation: u32,

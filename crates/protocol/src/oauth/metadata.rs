@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::{client_auth::AuthMethod, identifiers::Issuer, pkce, scope};
-use crate::policy::UpstreamPolicy;
+use super::{client_auth::AuthMethod, identifiers::Issuer, jwks::ALGORITHMS, pkce, scope};
+use crate::policy::{ClientPolicy, UpstreamPolicy};
 
 /// Where the authorization-server document is, before any inserted path (RFC 8414 §3).
 pub const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
@@ -16,41 +16,48 @@ pub struct AuthorizationServer {
     issuer: String,
     authorization_endpoint: String,
     token_endpoint: String,
-    registration_endpoint: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registration_endpoint: Option<String>,
     revocation_endpoint: String,
     response_types_supported: [&'static str; 1],
     response_modes_supported: [&'static str; 1],
     grant_types_supported: [&'static str; 2],
-    token_endpoint_auth_methods_supported: [AuthMethod; 3],
-    revocation_endpoint_auth_methods_supported: [AuthMethod; 3],
+    token_endpoint_auth_methods_supported: Vec<AuthMethod>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_endpoint_auth_signing_alg_values_supported: Option<[&'static str; 4]>,
+    revocation_endpoint_auth_methods_supported: Vec<AuthMethod>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revocation_endpoint_auth_signing_alg_values_supported: Option<[&'static str; 4]>,
     code_challenge_methods_supported: [&'static str; 1],
     scopes_supported: [&'static str; 2],
     authorization_response_iss_parameter_supported: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     client_id_metadata_document_supported: bool,
 }
 
 impl AuthorizationServer {
-    pub fn at(issuer: &Issuer) -> Self {
-        let methods = [
-            AuthMethod::None,
-            AuthMethod::ClientSecretPost,
-            AuthMethod::ClientSecretBasic,
-        ];
+    pub fn new(issuer: &Issuer, clients: &ClientPolicy) -> Self {
+        let methods = clients.auth_methods();
+        let algorithms = methods
+            .contains(&AuthMethod::PrivateKeyJwt)
+            .then_some(ALGORITHMS);
         Self {
             issuer: issuer.to_string(),
             authorization_endpoint: issuer.url("/authorize"),
             token_endpoint: issuer.url("/token"),
-            registration_endpoint: issuer.url("/register"),
+            registration_endpoint: clients.registration.then(|| issuer.url("/register")),
             revocation_endpoint: issuer.url("/revoke"),
             response_types_supported: ["code"],
             response_modes_supported: ["query"],
             grant_types_supported: ["authorization_code", "refresh_token"],
-            token_endpoint_auth_methods_supported: methods,
+            token_endpoint_auth_methods_supported: methods.clone(),
+            token_endpoint_auth_signing_alg_values_supported: algorithms,
             revocation_endpoint_auth_methods_supported: methods,
+            revocation_endpoint_auth_signing_alg_values_supported: algorithms,
             code_challenge_methods_supported: [pkce::S256],
             scopes_supported: scope::SUPPORTED,
             authorization_response_iss_parameter_supported: true,
-            client_id_metadata_document_supported: true,
+            client_id_metadata_document_supported: clients.documents,
         }
     }
 }

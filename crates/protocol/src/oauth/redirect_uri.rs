@@ -5,18 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
+use super::known_clients;
+
 /// The longest redirect URI, in bytes.
 pub const LONGEST: usize = 2048;
-
-/// Schemes of applications that registered none with a dot in it, as RFC 8252 §7.1 would have it.
-const APP_SCHEMES: [&str; 6] = [
-    "claude",
-    "cursor",
-    "vscode",
-    "vscode-insiders",
-    "windsurf",
-    "zed",
-];
 
 /// The hosts that mean "this computer" in a redirect URI (RFC 8252 §7.3, §8.3).
 const LOOPBACK_HOSTS: [&str; 3] = ["127.0.0.1", "[::1]", "localhost"];
@@ -165,7 +157,7 @@ fn is_canonical_host(url: &Url, authority: &str) -> bool {
 fn is_app_scheme(scheme: &str) -> bool {
     let legal =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
-    APP_SCHEMES.contains(&scheme)
+    known_clients::is_app_scheme(scheme)
         || (scheme.contains('.')
             && scheme.starts_with(|first: char| first.is_ascii_lowercase())
             && scheme.bytes().all(legal))

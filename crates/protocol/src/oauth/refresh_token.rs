@@ -160,6 +160,7 @@ mod tests {
             resource: Resource::at(&Issuer::parse("https://gw.example").unwrap(), "/mcp"),
             upstream: "one".into(),
             scope: Scope::granted(None).unwrap(),
+            needs_key: false,
             created_at: Timestamp(0),
             generation,
             rotated_at: Timestamp(0),

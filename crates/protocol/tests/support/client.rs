@@ -1,12 +1,15 @@
 //! An MCP client and the browser of the person in front of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::body::Body;
 use http::{Method, Request, header};
+use protocol::oauth::client_assertion::JWT_BEARER;
 use serde_json::{Value, json};
 
-use super::{Answer, HOME, ISSUER, PASSPHRASE, TestServer, encoded, form, request};
+use super::{
+    Answer, HOME, ISSUER, PASSPHRASE, TestServer, assertion::Signer, encoded, form, request,
+};
 
 pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 pub const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
@@ -19,6 +22,8 @@ pub struct McpClient {
     pub server: TestServer,
     pub client_id: String,
     pub client_secret: Option<String>,
+    /// For a client that signs its requests.
+    pub signer: Option<Arc<Signer>>,
     /// The path of the upstream that it wants.
     pub path: String,
     /// Where it wants its codes.
@@ -65,6 +70,7 @@ impl McpClient {
             server: server.clone(),
             client_id: registered["client_id"].as_str().unwrap().to_owned(),
             client_secret: registered["client_secret"].as_str().map(str::to_owned),
+            signer: None,
             path,
             redirect_uri: REDIRECT_URI.to_owned(),
         }
@@ -76,8 +82,17 @@ impl McpClient {
             server: server.clone(),
             client_id: client_id.to_owned(),
             client_secret: None,
+            signer: None,
             path: "/mcp".to_owned(),
             redirect_uri: redirect_uri.to_owned(),
+        }
+    }
+
+    /// The same client with a key.
+    pub fn signing_with(&self, signer: Signer) -> Self {
+        Self {
+            signer: Some(Arc::new(signer)),
+            ..self.clone()
         }
     }
 
@@ -150,16 +165,27 @@ impl McpClient {
         answer.redirect().parameter("code").to_owned()
     }
 
-    /// A token request with this client's authentication.
-    pub async fn token(&self, fields: &[(&str, &str)]) -> Answer {
+    /// A form with this client's authentication.
+    async fn authenticated(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let signer = self.signer.as_ref();
+        let assertion = signer.map(|signer| signer.assertion(&self.server, &self.client_id));
         let mut all = vec![("client_id", self.client_id.as_str())];
+        if let Some(assertion) = &assertion {
+            all.push(("client_assertion_type", JWT_BEARER));
+            all.push(("client_assertion", assertion));
+        }
         all.extend(
             self.client_secret
                 .as_deref()
                 .map(|secret| ("client_secret", secret)),
         );
         all.extend(fields);
-        self.server.post_form("/token", &all).await
+        self.server.post_form(path, &all).await
+    }
+
+    /// A token request with this client's authentication.
+    pub async fn token(&self, fields: &[(&str, &str)]) -> Answer {
+        self.authenticated("/token", fields).await
     }
 
     pub async fn redeem(&self, code: &str) -> Answer {
@@ -198,13 +224,7 @@ impl McpClient {
     }
 
     pub async fn revoke(&self, token: &str) -> Answer {
-        let mut all = vec![("client_id", self.client_id.as_str()), ("token", token)];
-        all.extend(
-            self.client_secret
-                .as_deref()
-                .map(|secret| ("client_secret", secret)),
-        );
-        self.server.post_form("/revoke", &all).await
+        self.authenticated("/revoke", &[("token", token)]).await
     }
 
     /// A call with a token of its own.

@@ -12,6 +12,7 @@
     reason = "all of this is for tests, and a failure should say where"
 )]
 
+pub mod assertion;
 pub mod client;
 pub mod fetch;
 pub mod model;
@@ -39,7 +40,7 @@ use protocol::{
     journal::{Event, Journal, Reader},
     memory::MemoryStore,
     oauth::identifiers::{Issuer, Resource},
-    policy::{Destination, Limits, Policy, TokenPolicy, UpstreamPolicy},
+    policy::{ClientPolicy, Destination, Limits, Policy, TokenPolicy, UpstreamPolicy},
     ports::{Clock, Entropy, Store, StoreError, Timestamp, Versioned},
 };
 use sha2::{Digest, Sha256};
@@ -67,6 +68,8 @@ pub struct TestServer {
     answers: Arc<Mutex<Vec<Answer>>>,
     /// How many processes have had this key and store.
     processes: Arc<AtomicU64>,
+    /// Names given so far.
+    names: Arc<AtomicU64>,
 }
 
 impl TestServer {
@@ -129,6 +132,7 @@ impl TestServer {
             journal,
             answers: Arc::default(),
             processes,
+            names: Arc::default(),
         }
     }
 
@@ -142,6 +146,12 @@ impl TestServer {
         let answer = Answer::read(what, self.front.answer(request, peer).await).await;
         self.answers.lock().unwrap().push(answer.clone());
         answer
+    }
+
+    /// A name that was not given before.
+    pub fn next_name(&self) -> String {
+        let used = self.names.fetch_add(1, Ordering::SeqCst);
+        format!("name-{used}")
     }
 
     /// What the clock says.
@@ -219,6 +229,7 @@ pub fn policy(upstreams: &[(&str, &str)]) -> Policy {
         issuer,
         sign_in: SignIn::passphrase(PASSPHRASE),
         tokens: TokenPolicy::default(),
+        clients: ClientPolicy::default(),
         limits: Limits::default(),
         trusted_proxies: Vec::new(),
         allowed_origins: Vec::new(),

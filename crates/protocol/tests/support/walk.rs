@@ -226,6 +226,7 @@ impl Walk {
             server: self.server.clone(),
             client_id: client.client_id.clone(),
             client_secret: client.client_secret.clone(),
+            signer: None,
             path: path.to_owned(),
             redirect_uri: REDIRECT_URI.to_owned(),
         }

@@ -2,7 +2,11 @@
 
 use std::fmt::{self, Write};
 
-use crate::config::{Plan, PlannedUpstream, SignInPlan, describe_limits, show_duration};
+use protocol::policy::ClientPolicy;
+
+use crate::config::{
+    Plan, PlannedClient, PlannedUpstream, SignInPlan, describe_limits, show_duration,
+};
 
 /// Describes the outcome of a good configuration.
 pub(super) fn describe(plan: &Plan) -> String {
@@ -33,8 +37,17 @@ fn write_plan(text: &mut String, plan: &Plan) -> fmt::Result {
     row(text, "sign-in", &sign_in(&plan.sign_in))?;
     row(text, "allowed origins", &list(&plan.allowed_origins))?;
     row(text, "trusted proxies", &list(&plan.trusted_proxies))?;
+    row(
+        text,
+        "registration",
+        on_or_off(plan.client_policy.registration),
+    )?;
+    row(text, "client documents", &documents(&plan.client_policy))?;
     for upstream in &plan.upstreams {
         write_upstream(text, plan, upstream)?;
+    }
+    for client in &plan.clients {
+        write_client(text, client)?;
     }
     write_tokens(text, plan)?;
     write_limits(text, plan)?;
@@ -83,6 +96,39 @@ fn write_limits(text: &mut String, plan: &Plan) -> fmt::Result {
         row(text, &format!("  {name}"), &value)?;
     }
     Ok(())
+}
+
+fn write_client(text: &mut String, planned: &PlannedClient) -> fmt::Result {
+    let client = &planned.client;
+    writeln!(text, "\nclient {}", client.client_id)?;
+    row(text, "  title", &client.metadata.client_name)?;
+    row(
+        text,
+        "  redirect_uris",
+        &list(&client.metadata.redirect_uris),
+    )?;
+    row(text, "  authentication", &planned.authentication)
+}
+
+fn on_or_off(is_on: bool) -> &'static str {
+    if is_on { "on" } else { "off" }
+}
+
+fn documents(policy: &ClientPolicy) -> String {
+    if !policy.documents {
+        return "off".to_owned();
+    }
+    let from = if policy.document_hosts.is_empty() {
+        "any host".to_owned()
+    } else {
+        list(&policy.document_hosts)
+    };
+    let but = if policy.refused_document_hosts.is_empty() {
+        String::new()
+    } else {
+        format!(", but not {}", list(&policy.refused_document_hosts))
+    };
+    format!("from {from}{but}")
 }
 
 fn row(text: &mut String, name: &str, value: &str) -> fmt::Result {

@@ -11,13 +11,14 @@ use ipnet::IpNet;
 use protocol::{
     identity::password::SignIn,
     oauth::identifiers::{Issuer, NotAnIssuer, Resource},
-    policy::{Policy, TokenPolicy, UpstreamPolicy},
+    policy::{ClientPolicy, Policy, TokenPolicy, UpstreamPolicy},
 };
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::{
     bounds,
+    clients::{self, PlannedClient},
     credential::MASK,
     findings::Findings,
     key::Key,
@@ -38,6 +39,9 @@ pub struct Plan {
     pub sign_in: SignInPlan,
     /// Never empty.
     pub upstreams: Vec<PlannedUpstream>,
+    pub client_policy: ClientPolicy,
+    /// Those that the operator set up.
+    pub clients: Vec<PlannedClient>,
     pub tokens: TokenPolicy,
     pub trusted_proxies: Vec<IpNet>,
     pub allowed_origins: Vec<String>,
@@ -82,6 +86,7 @@ impl Plan {
             upstreams: upstreams
                 .map(|upstream| Arc::new(upstream.policy))
                 .collect(),
+            clients: self.client_policy,
             tokens: self.tokens,
             limits: self.settings.limits.requests.clone(),
             trusted_proxies: self.trusted_proxies,
@@ -148,6 +153,7 @@ pub(super) fn plan(
     let store = store(config, environment, findings);
     let sign_in = sign_in::plan(&config.sign_in, environment, findings);
     let drafts = upstream::read(config, environment, findings);
+    let (client_policy, clients) = clients::read(config, environment, findings);
     let tokens = bounds::tokens(&config.tokens, findings);
     let limits = limits::read(&config.limits, findings);
     let allowed_origins = allowed_origins(&config.allowed_origins, findings);
@@ -190,6 +196,8 @@ pub(super) fn plan(
         issuer,
         sign_in: sign_in?,
         upstreams,
+        client_policy,
+        clients,
         tokens,
         trusted_proxies,
         allowed_origins,

@@ -159,7 +159,7 @@ fn check_name(name: &str, key: &Key, findings: &mut Findings<'_>) {
     }
 }
 
-fn check_title(title: &str, key: &Key, findings: &mut Findings<'_>) {
+pub(super) fn check_title(title: &str, key: &Key, findings: &mut Findings<'_>) {
     let length = title.chars().count();
     if title.trim().is_empty() || length > 100 || title.chars().any(char::is_control) {
         findings.mistake(

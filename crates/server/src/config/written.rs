@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData, path::PathBuf};
 
-use protocol::policy::{Limits, TokenPolicy};
+use protocol::policy::{ClientPolicy, Limits, TokenPolicy};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{
@@ -61,6 +61,14 @@ pub struct Config {
     /// environment name one; without those it is the built-in demo server.
     #[serde(default)]
     pub upstream: BTreeMap<String, UpstreamConfig>,
+    /// How clients become known by themselves.
+    #[serde(default)]
+    pub clients: ClientsConfig,
+    /// Clients that cannot make themselves known, each under the `client_id` that is typed into
+    /// it: `[client.<client_id>]`, of 1 to 64 letters, digits and `- . _ ~`. They are asked for
+    /// consent like any other, but known by the name that they have here.
+    #[serde(default)]
+    pub client: BTreeMap<String, ClientConfig>,
     /// Lifetimes of what is issued.
     #[serde(default)]
     pub tokens: TokensConfig,
@@ -149,6 +157,52 @@ pub struct BasicConfig {
     pub username: Option<String>,
     /// The password.
     pub password: Option<Secret>,
+}
+
+/// `[clients]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct ClientsConfig {
+    /// Whether any client may register itself (RFC 7591). Many can do nothing else: without it,
+    /// those need a table of their own, `[client.<client_id>]`.
+    #[schemars(extend("default" = ClientPolicy::default().registration))]
+    pub registration: Option<bool>,
+    /// Whether a client may be known by a metadata document that it publishes, whose address is
+    /// its `client_id`. It is fetched from there, from public addresses only.
+    #[schemars(extend("default" = ClientPolicy::default().documents))]
+    pub documents: Option<bool>,
+    /// The hosts whose metadata documents are taken, each by its name or as `"*.example.com"`,
+    /// which is every host below. Any host when it is empty.
+    #[serde(default)]
+    #[schemars(example = ["claude.ai", "chatgpt.com", "vscode.dev"])]
+    pub document_hosts: Vec<String>,
+    /// Hosts whose metadata documents are not taken, even if `document_hosts` has them.
+    #[serde(default)]
+    #[schemars(example = ["*.example.com"])]
+    pub refused_document_hosts: Vec<String>,
+}
+
+/// `[client.<client_id>]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct ClientConfig {
+    /// What people are shown; the `client_id` when it is missing.
+    pub title: Option<String>,
+    /// Where the client wants its answers, exactly as it sends it; at least one. Of a loopback
+    /// address any port fits.
+    #[serde(default)]
+    #[schemars(extend("minItems" = 1))]
+    #[schemars(example = ["https://claude.ai/api/mcp/auth_callback"])]
+    pub redirect_uris: Vec<String>,
+    /// The secret that is typed into the client, at least 16 characters. Without it, and without
+    /// keys, it is a public client.
+    pub client_secret: Option<Secret>,
+    /// In place of a secret, the public keys of a client that signs assertions
+    /// (`private_key_jwt`): a JSON Web Key Set, written out or taken from elsewhere like a secret.
+    pub jwks: Option<Secret>,
+    /// In place of `jwks`, the address where the client publishes its keys.
+    #[schemars(example = "https://client.example.com/jwks.json")]
+    pub jwks_uri: Option<String>,
 }
 
 /// `[tokens]`
