@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Uri, header};
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::App;
@@ -347,8 +348,11 @@ pub(super) enum NoBody {
     Type,
 }
 
-/// Reads a body of at most `limit` bytes.
+/// Reads a body of at most `limit` bytes. One that says that it is longer is not waited for.
 pub(super) async fn body(body: Body, limit: usize) -> Result<Bytes, NoBody> {
+    if usize::try_from(body.size_hint().lower()).map_or(true, |least| least > limit) {
+        return Err(NoBody::TooLarge);
+    }
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(NoBody::TooLarge),

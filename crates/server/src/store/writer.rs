@@ -23,8 +23,10 @@ const BATCH: usize = 256;
 /// A statement, and where the number of rows it changed is awaited.
 struct Write {
     statement: Statement,
-    answer: oneshot::Sender<Result<u64, StoreError>>,
+    answer: Answer,
 }
+
+type Answer = oneshot::Sender<Result<u64, StoreError>>;
 
 /// The way to the writer.
 pub(super) struct WriteQueue {
@@ -99,7 +101,7 @@ impl Writer {
             if answers.is_empty() {
                 continue;
             }
-            match self.commit(statements).await {
+            match self.commit(statements, &answers).await {
                 Ok(changed) => {
                     for (answer, changed) in answers.into_iter().zip(changed) {
                         // Unread when its caller went away meanwhile, which is the caller's right.
@@ -130,14 +132,23 @@ impl Writer {
 
     /// Runs `statements` in one transaction. After an error none of them counts, or, when it was
     /// the commit that failed, nobody knows.
-    async fn commit(&mut self, statements: Vec<Statement>) -> sqlx::Result<Vec<u64>> {
+    async fn commit(
+        &mut self,
+        statements: Vec<Statement>,
+        answers: &[Answer],
+    ) -> sqlx::Result<Vec<u64>> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => connect(&self.options).await?,
         };
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         let mut changed = Vec::with_capacity(statements.len());
-        for statement in statements {
+        for (statement, answer) in statements.into_iter().zip(answers) {
+            // While another program held the database, its caller may have been told that it failed.
+            if answer.is_closed() {
+                changed.push(0);
+                continue;
+            }
             let outcome = statement.execute(&mut *transaction).await?;
             changed.push(outcome.rows_affected());
         }
