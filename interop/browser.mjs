@@ -21,11 +21,16 @@ const FLAGS = [
 
 /** Stands where a client waits for the browser to come back. */
 async function callbackListener() {
-  const server = http.createServer((_, response) => response.setHeader('content-type', 'text/html').end('<h1>Back at the client</h1>'));
+  const received = [];
+  const server = http.createServer(async (request, response) => {
+    const { method, url, headers } = request;
+    received.push({ method, url, headers, body: (await request.toArray()).join('') });
+    response.setHeader('content-type', 'text/html').end('<h1>Back at the client</h1>');
+  });
   const port = await freePort();
   // No address: `localhost` may mean either loopback address.
   await new Promise((done) => server.listen(port, done));
-  return { port, close: () => (server.closeAllConnections(), server.close()) };
+  return { port, received, close: () => (server.closeAllConnections(), server.close()) };
 }
 
 /** Shows `url` in a frame, as another site would. */
@@ -181,6 +186,20 @@ export async function browser({ issuer, resource, passphrase }) {
       const { status: chosen } = await callTool(`${issuer}/mcp/demo`, token, 'get_user_info', {});
       const { status: other } = await callTool(resource, token, 'echo', { message: 'no' });
       check(chosen === 200 && other === 401, `the chosen upstream answered ${chosen}, another ${other}`);
+    });
+
+    await inBrowser('nothing that was typed goes on to the client', async () => {
+      const asked = ask(loopback());
+      const before = listener.received.length;
+      await redeems(asked, await approve(await openPage(asked), asked));
+      const received = listener.received.slice(before);
+      check(received.some(({ url }) => url.startsWith('/callback?')), 'the callback was not called');
+      for (const { method, url, headers, body } of received) {
+        check(method === 'GET' && body === '', `${method} ${url} came with ${body.length} characters`);
+        check(!headers.referer, `the referrer ${headers.referer} was told`);
+        const said = decodeURIComponent(JSON.stringify([url, headers]).replaceAll('+', ' '));
+        check(!said.includes(passphrase), 'the passphrase was told');
+      }
     });
 
     await inBrowser('a client on localhost gets its code on any port', async () => {

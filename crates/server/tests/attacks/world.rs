@@ -11,8 +11,8 @@ use std::{
 
 use axum::body::Body;
 use http::{Method, Request};
-use serde_json::json;
-use sqlx::{AnyConnection, Connection};
+use serde_json::{Value, json};
+use sqlx::{AnyConnection, Connection, raw_sql};
 
 use tokio_util::task::TaskTracker;
 
@@ -193,7 +193,17 @@ impl World {
 
     /// The same, for who wants to see more of the answer.
     pub async fn refusal_of(&self, request: Request<Body>, refusal: &Refusal) -> Answer {
-        let answer = self.unchanged(self.http.send(request)).await;
+        self.refusal_from(&self.http, request, refusal).await
+    }
+
+    /// The same, sent by `http`, for what is counted by address.
+    pub async fn refusal_from(
+        &self,
+        http: &Http,
+        request: Request<Body>,
+        refusal: &Refusal,
+    ) -> Answer {
+        let answer = self.unchanged(http.send(request)).await;
         refusal.check(&answer, &self.issuer);
         answer
     }
@@ -275,6 +285,60 @@ impl World {
         connection.close().await.unwrap();
     }
 
+    /// Lets time pass for the codes and grants of `client`: what they say of when lies that many
+    /// seconds further back.
+    pub async fn age(&self, client: &Client, seconds: i64) {
+        for kind in ["code/", "grant/"] {
+            self.rewrite(kind, client, |record| set_back(record, seconds))
+                .await;
+        }
+    }
+
+    /// Changes the records of a kind that name `client`, behind the proxy's back.
+    pub async fn rewrite(&self, kind: &str, client: &Client, change: impl Fn(&mut Value)) {
+        const READ: &str = "SELECT version, value FROM mcp_oauth_proxy_records WHERE key = $1";
+        const REPLACE: &str = "UPDATE mcp_oauth_proxy_records \
+                               SET value = $1, version = version + 1 \
+                               WHERE key = $2 AND version = $3";
+        let mut connection = AnyConnection::connect(&self.database).await.unwrap();
+        for key in self.records().await.into_keys() {
+            // Again when the proxy came between.
+            while key.starts_with(kind) {
+                let read = sqlx::query_as::<_, (i64, Vec<u8>)>(READ).bind(&key);
+                let (version, value) = read.fetch_one(&mut connection).await.unwrap();
+                let mut record: Value = serde_json::from_slice(&value).unwrap();
+                let names_client = |of: &Value| of["client_id"] == *client.id;
+                if !names_client(&record) && !names_client(&record["approved"]) {
+                    break;
+                }
+                change(&mut record);
+                let replace = sqlx::query(REPLACE).bind(record.to_string().into_bytes());
+                let replace = replace.bind(&key).bind(version).execute(&mut connection);
+                if replace.await.unwrap().rows_affected() == 1 {
+                    break;
+                }
+            }
+        }
+        connection.close().await.unwrap();
+    }
+
+    /// The same attempt while the store takes no writes, and on PostgreSQL gives nothing either.
+    pub async fn without_store<T>(&self, attempt: impl Future<Output = T>) -> T {
+        let (take, give_back) = match self.store {
+            Store::Sqlite => ("BEGIN IMMEDIATE", "ROLLBACK"),
+            Store::Postgres(_) => (
+                "ALTER TABLE mcp_oauth_proxy_records RENAME TO taken",
+                "ALTER TABLE taken RENAME TO mcp_oauth_proxy_records",
+            ),
+        };
+        let mut connection = AnyConnection::connect(&self.database).await.unwrap();
+        raw_sql(take).execute(&mut connection).await.unwrap();
+        let outcome = attempt.await;
+        raw_sql(give_back).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        outcome
+    }
+
     /// The twin of a refusal: this authorization request leads to tokens, and a call with them
     /// arrives at the upstream with the operator's key.
     pub async fn lets_in(&self, client: &Client, authorization: &Parameters) -> Tokens {
@@ -291,6 +355,18 @@ impl World {
         assert_eq!(self.upstream.begun(), before + 1);
         let key = format!("Bearer {UPSTREAM_KEY}");
         assert_eq!(self.upstream.last().headers()["authorization"], key);
+    }
+}
+
+fn set_back(record: &mut Value, seconds: i64) {
+    let Value::Object(members) = record else {
+        return;
+    };
+    for (name, value) in members {
+        match value.as_i64() {
+            Some(moment) if name.ends_with("_at") => *value = (moment - seconds).into(),
+            _ => set_back(value, seconds),
+        }
     }
 }
 

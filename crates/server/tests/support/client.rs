@@ -291,10 +291,14 @@ impl Client {
     }
 
     pub async fn sign_in_with(&self, authorization: &Parameters) -> Tokens {
-        let consent = self.opens_consent_with(authorization).await;
-        let redirect = self.approve(&consent, PASSPHRASE).await.expect(303);
-        let code = Self::code(&redirect);
+        let code = self.approved(authorization).await;
         Tokens::of(&self.redeem(&code).await.expect(200))
+    }
+
+    /// Browser, consent, and the code that comes of it.
+    pub async fn approved(&self, authorization: &Parameters) -> String {
+        let consent = self.opens_consent_with(authorization).await;
+        Self::code(&self.approve(&consent, PASSPHRASE).await.expect(303))
     }
 
     pub async fn refresh(&self, tokens: &Tokens) -> Answer {
