@@ -273,6 +273,7 @@ mod tests {
         assert!(RedirectUri::parse(&format!("https://example.com/{}", "a".repeat(2029))).is_none());
     }
 
+    // N-AZ-10 to N-AZ-29, N-AZ-37, N-AZ-38
     #[test]
     fn az_02_a_redirect_uri_matches_to_the_letter() {
         let registered = RedirectUri::parse("https://claude.ai/api/mcp/auth_callback").unwrap();
@@ -292,11 +293,31 @@ mod tests {
             "https://claude.ai/api/mcp/auth%5Fcallback",
             "http://claude.ai/api/mcp/auth_callback",
             "HTTPS://claude.ai/api/mcp/auth_callback",
+            "https://api.claude.ai/api/mcp/auth_callback",
+            "https://claude.ai/api/mcp/auth_callback/x",
+            "https://claude.ai/api/mcp/auth_callback/../evil",
+            "https://claude.ai/api/mcp/auth_callback%2f..%2fevil",
+            "https://claude.ai/api/mcp/auth_callback?code=evil",
+            "https://claude.ai/api/mcp/auth_callback&state=",
+            "https://claude.ai@evil.example/api/mcp/auth_callback",
+            "https://claude.ai\\@evil.example/api/mcp/auth_callback",
+            "https://claude.ai/api/mcp/auth\t_callback",
+            "https://claude.ai/api/mcp/auth_callback\n",
+            " https://claude.ai/api/mcp/auth_callback",
+            "https://cl\u{430}ude.ai/api/mcp/auth_callback",
+            "https://xn--clude-7of.ai/api/mcp/auth_callback",
+            "//claude.ai/api/mcp/auth_callback",
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "file:///api/mcp/auth_callback",
+            "blob:https://claude.ai/api/mcp/auth_callback",
+            "intent://claude.ai/api/mcp/auth_callback",
         ] {
             assert!(!registered.matches(other), "{other}");
         }
     }
 
+    // N-AZ-30 to N-AZ-36
     #[test]
     fn az_03_only_the_port_of_a_loopback_uri_is_free() {
         let cases = [
@@ -321,6 +342,18 @@ mod tests {
             ("http://localhost/cb", "http://localhost:5/cb#x", false),
             ("http://localhost/cb?a=1", "http://localhost:5/cb", false),
             ("http://localhost/cb", "http://LOCALHOST:5/cb", false),
+            ("http://127.0.0.1/cb", "http://127.0.0.2:5/cb", false),
+            ("http://127.0.0.1/cb", "http://0.0.0.0:5/cb", false),
+            ("http://127.0.0.1/cb", "http://127.1:5/cb", false),
+            ("http://127.0.0.1/cb", "http://2130706433:5/cb", false),
+            ("http://127.0.0.1/cb", "http://0x7f.0.0.1:5/cb", false),
+            ("http://[::1]/cb", "http://[::ffff:127.0.0.1]:5/cb", false),
+            ("http://[::1]/cb", "http://[0:0:0:0:0:0:0:1]:5/cb", false),
+            ("http://[::1]/cb", "http://[::1%25lo]:5/cb", false),
+            ("http://localhost/cb", "http://localhost:-1/cb", false),
+            ("http://localhost/cb", "http://localhost:+5/cb", false),
+            ("http://localhost/cb", "http://localhost:5:6/cb", false),
+            ("http://localhost/cb", "http://localhost./cb", false),
             ("http://localhost/cb", "http://localhost:0/cb", false),
             ("http://localhost/cb", "http://localhost:65536/cb", false),
             ("http://localhost/cb", "http://localhost:/cb", false),
