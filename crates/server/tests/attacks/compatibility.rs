@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::{Method, header};
+use http::{Method, Version, header};
+use http_body_util::BodyExt;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::task::TaskTracker;
 
 use super::{
     case::{Case, case},
@@ -67,7 +71,7 @@ pub fn cases() -> Vec<Case> {
         case("C-14", "redirects to apps", apps),
         case(
             "C-15",
-            "connections that stay, and `100-continue`",
+            "connections that stay, `100-continue`, and HTTP/2",
             connections,
         ),
     ]
@@ -370,4 +374,27 @@ async fn connections(world: Arc<World>) {
     let request = request.header(header::EXPECT, "100-continue");
     let refused = world.http.send(request.body(Body::from("{}")).unwrap());
     let _ = world.unchanged(refused).await.expect(401);
+
+    // Several calls at the same time on one HTTP/2 connection.
+    let io = TokioIo::new(world.http.connect().await.unwrap());
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    TaskTracker::new().spawn(connection);
+    let call = async |mut sender: http2::SendRequest<Body>| {
+        let (mut parts, body) = client.call_request(&tokens).into_parts();
+        let authority = parts.headers.remove(header::HOST).unwrap();
+        let authority = authority.to_str().unwrap();
+        parts.uri = format!("http://{authority}/mcp").parse().unwrap();
+        parts.version = Version::HTTP_2;
+        let request = http::Request::from_parts(parts, body);
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), answer.version()),
+            (200, Version::HTTP_2)
+        );
+        assert_eq!(
+            answer.into_body().collect().await.unwrap().to_bytes(),
+            USUAL
+        );
+    };
+    tokio::join!(call(sender.clone()), call(sender.clone()), call(sender));
 }

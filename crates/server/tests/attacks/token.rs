@@ -152,6 +152,8 @@ const CHANGED: &[(&str, &str, &[Change])] = &[
 ];
 const UNSUPPORTED: &str = "unsupported_grant_type";
 
+/// Assertions that are signed, and wrong otherwise, are in
+/// `crates/protocol/tests/client_assertions.rs`.
 fn with_assertion(good: Parameters) -> Parameters {
     good.and(
         "client_assertion_type",
@@ -573,7 +575,6 @@ async fn odd_basic(world: Arc<World>) {
     world.redeems(&client, &code).await;
 }
 
-/// How long a body may take is shown in `crates/server/tests/listen.rs`.
 async fn endless_body(world: Arc<World>) {
     let client = world.client().await;
     let code = client.approved(&client.authorization()).await;
@@ -606,13 +607,25 @@ async fn endless_body(world: Arc<World>) {
             &too_large,
         )
         .await;
+    world.redeems(&client, &code).await;
+
+    // Announced and never sent.
+    let world = world.another("limits.body_timeout = \"1s\"").await;
+    let client = world.client().await;
+    let code = client.approved(&client.authorization()).await;
+    let good = client.redemption(&code).encoded();
+    let (host, length) = (world.proxy.address, good.len());
     let abandoned = async {
         let mut wire = Wire::open(&world.http).await;
-        let length = good.len();
         wire.send(format!(
-            "{head}expect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+            "POST /token HTTP/1.1\r\nhost: {host}\r\nexpect: 100-continue\r\n\
+             content-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n\r\n"
         ))
         .await;
+        if let Some(answer) = wire.answer().await {
+            OAuth(400, "invalid_request").check(&answer, &world.issuer);
+            assert!(wire.is_closed().await);
+        }
     };
     world.unchanged(abandoned).await;
     world.redeems(&client, &code).await;
