@@ -20,6 +20,10 @@ pub const NOT_APPLICABLE: &[(&str, &str)] = &[
     ),
     // Registration
     (
+        "N-RG-42",
+        "Registration is open to everybody or off (N-RG-41): there are no initial access tokens.",
+    ),
+    (
         "N-RM-01 N-RM-02 N-RM-03 N-RM-04 N-RM-05 N-RM-06",
         "Registrations cannot be managed (RFC 7592).",
     ),

@@ -1,7 +1,532 @@
 //! Dynamic registration (RG).
 
-use super::case::Case;
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::{Method, Request, header};
+use serde_json::{Value, json};
+
+use super::{
+    case::{Case, case},
+    refusal::Refusal::{self, OAuth, Page},
+    support::{
+        PASSPHRASE,
+        client::{Client, Tokens},
+    },
+    world::World,
+};
 
 pub fn cases() -> Vec<Case> {
-    vec![]
+    let mut cases = vec![
+        case("N-RG-01", "a body that is not JSON", not_json),
+        case("N-RG-03", "JSON 10,000 levels deep", deep),
+        case("N-RG-04", "a body of 17 KiB", large),
+        case("N-RG-07", "a body that is not UTF-8", not_utf8),
+        case("N-RG-08", "numbers where strings belong", numbers),
+        case(
+            "N-RG-09",
+            "`__proto__` and unknown members",
+            unknown_members,
+        ),
+        case("N-RG-12", "eleven redirect URIs", eleven_redirects),
+        case("N-RG-13", "a redirect URI of 2,049 bytes", long_redirect),
+        case(
+            "N-RG-27",
+            "redirect URIs inside private networks, to have them fetched",
+            private_redirects,
+        ),
+        case(
+            "N-RG-32",
+            "a `client_id` and a secret of one's own choice",
+            chosen_credentials,
+        ),
+        case(
+            "N-RG-35",
+            "a `software_statement` that nobody signed",
+            unsigned_statement,
+        ),
+        case("N-RG-36", "a `scope` wider than there is", wide_scope),
+        case(
+            "N-RG-37",
+            "lifetimes and times of one's own choice",
+            chosen_times,
+        ),
+        case("N-RG-41", "registration where it is turned off", turned_off),
+    ];
+    cases.extend(
+        REDIRECTS
+            .iter()
+            .map(|(id, tried, bad)| case(id, tried, |world| wrong_redirect(world, bad))),
+    );
+    cases.extend(
+        METADATA.iter().map(|(id, tried, twin, bad)| {
+            case(id, tried, |world| wrong_metadata(world, twin, bad))
+        }),
+    );
+    cases.extend(
+        WITHOUT_REDIRECT
+            .iter()
+            .map(|(id, tried, bad)| case(id, tried, |world| without_redirect(world, bad))),
+    );
+    cases
+}
+
+const SITE: &str = "https://client.example/cb";
+/// What `GOOD` stands for in the bodies below.
+const GOOD: &str = r#""redirect_uris":["https://client.example/cb"]"#;
+/// A body with it that is fine, of a public client.
+const FINE: &str = r#"{GOOD,"token_endpoint_auth_method":"none"}"#;
+
+const INVALID_METADATA: Refusal = OAuth(400, "invalid_client_metadata");
+const INVALID_REDIRECT: Refusal = OAuth(400, "invalid_redirect_uri");
+
+/// Id, what is tried, and redirect URIs that must not be registered.
+type Redirect = (&'static str, &'static str, &'static [&'static str]);
+
+#[rustfmt::skip]
+const REDIRECTS: &[Redirect] = &[
+    ("N-RG-14", "a relative redirect URI", &["/cb", "cb", "//client.example/cb", "?x", "client.example/cb", ""]),
+    ("N-RG-15", "a redirect URI with http to elsewhere", &["http://client.example/cb", "http://10.0.0.1/cb", "http://localhost.evil.example/cb", "http://127.0.0.2/cb", "http://0.0.0.0/cb", "http://[::]/cb", "http://127.1/cb", "http://2130706433/cb"]),
+    ("N-RG-16", "a redirect URI with a fragment", &["https://client.example/cb#", "https://client.example/cb#x", "https://client.example#x", "http://127.0.0.1/cb#x"]),
+    ("N-RG-17", "a redirect URI with a user name", &["https://u@client.example/cb", "https://u:p@client.example/cb", "https://@client.example/cb", "https://client.example@evil.example/cb", "http://u@127.0.0.1/cb"]),
+    ("N-RG-18", "a redirect URI as a pattern", &["https://*.client.example/cb", "https://client.example/*", "https://*/cb", "*", "http://127.0.0.1:*/cb"]),
+    ("N-RG-19", "a redirect URI with a backslash", &["https://client.example\\@evil.example/cb", "https:\\\\client.example\\cb", "https://client.example\\cb", "https://client.example/c\\b"]),
+    ("N-RG-20", "`javascript:`", &["javascript:alert(1)", "javascript://client.example/%0aalert(1)"]),
+    ("N-RG-21", "`javascript:` in other cases", &["JaVaScRiPt:alert(1)", "JAVASCRIPT://client.example/%0aalert(1)"]),
+    ("N-RG-22", "`javascript:` with control characters inside", &["java\tscript:alert(1)", "java\nscript:alert(1)", "java\rscript://client.example/cb", "java\0script:alert(1)", "javascript\t://client.example/cb", "java%73cript:alert(1)"]),
+    ("N-RG-23", "a redirect URI behind or before a blank", &[" javascript:alert(1)", "\tjavascript:alert(1)", "\u{1}javascript:alert(1)", " https://client.example/cb", "https://client.example/cb ", "\u{a0}https://client.example/cb"]),
+    ("N-RG-24", "`data:`", &["data:text/html,<script>alert(1)</script>", "data:text/html;base64,PHNjcmlwdD4=", "data://client.example/cb", "DATA:,x"]),
+    ("N-RG-25", "other schemes that run or read something", &["vbscript:x", "file:///etc/passwd", "file://client.example/cb", "about:blank", "blob:https://client.example/cb", "view-source:https://client.example/cb", "filesystem:https://client.example/cb", "intent://client.example/cb"]),
+    ("N-RG-26", "https with another number of slashes", &["https:evil", "https:/evil", "https:///evil", "https:evil.example/cb", "https:\\\\evil.example"]),
+    ("N-RG-28", "a redirect URI with an odd host or port", &["https:///cb", "https://:443/cb", "https://?x", "https://", "https://client.example:99999/cb", "https://client.example:0/cb", "https://client.example:/cb", "https://client.example:-1/cb", "http://127.0.0.1:99999/cb", "http://[::1%25eth0]/cb", "https://[fe80::1%25eth0]/cb", "https://[fe80::1%eth0]/cb", "https://[::1/cb"]),
+    ("N-RG-29", "a redirect URI whose host looks like another", &["https://bücher.example/cb", "https://сlient.example/cb", "https://client。example/cb", "https://ｃlient.example/cb", "https://b%C3%BCcher.example/cb", "https://client.ex\u{ad}ample/cb", "https://cl\u{200b}ient.example/cb", "https://xn--bücher-kva.example/cb"]),
+];
+
+/// Id, what is tried, a body that registers, and bodies that must not.
+type Metadata = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+);
+
+#[rustfmt::skip]
+const METADATA: &[Metadata] = &[
+    ("N-RG-02", "JSON that is no object", FINE, &["[{GOOD}]", "[]", "\"https://client.example/cb\"", "null", "4", "true"]),
+    ("N-RG-05", "a member twice", FINE, &[
+        "{GOOD,GOOD}",
+        r#"{GOOD,"redirect_uris":["https://evil.example/cb"]}"#,
+        r#"{"redirect_uris":["https://evil.example/cb"],GOOD}"#,
+        r#"{GOOD,"redirect_\u0075ris":["https://evil.example/cb"]}"#,
+        r#"{GOOD,"client_name":"Claude","client_name":"Evil"}"#,
+        r#"{GOOD,"x":{"a":1,"a":2}}"#,
+    ]),
+    ("N-RG-06", "a byte order mark", FINE, &["\u{feff}{GOOD}", "\u{feff}\u{feff}{GOOD}"]),
+    ("N-RG-30", "grant and response types that there are not, or that do not go together",
+        r#"{GOOD,"token_endpoint_auth_method":"none","grant_types":["authorization_code","implicit"],"response_types":["code","token"]}"#, &[
+        r#"{GOOD,"grant_types":["password"]}"#,
+        r#"{GOOD,"grant_types":["client_credentials"]}"#,
+        r#"{GOOD,"grant_types":["refresh_token"]}"#,
+        r#"{GOOD,"grant_types":[]}"#,
+        r#"{GOOD,"grant_types":[["authorization_code"]]}"#,
+        r#"{GOOD,"grant_types":"authorization_code"}"#,
+        r#"{GOOD,"grant_types":4}"#,
+        r#"{GOOD,"response_types":["token"]}"#,
+        r#"{GOOD,"response_types":["code id_token"]}"#,
+        r#"{GOOD,"response_types":[]}"#,
+        r#"{GOOD,"response_types":"code"}"#,
+        r#"{GOOD,"grant_types":["implicit"],"response_types":["code"]}"#,
+        r#"{GOOD,"grant_types":["authorization_code"],"response_types":["token"]}"#,
+    ]),
+    ("N-RG-31", "a way to authenticate that there is not", FINE, &[
+        r#"{GOOD,"token_endpoint_auth_method":"private_key_jwt"}"#,
+        r#"{GOOD,"token_endpoint_auth_method":"client_secret_jwt"}"#,
+        r#"{GOOD,"token_endpoint_auth_method":"tls_client_auth"}"#,
+        r#"{GOOD,"token_endpoint_auth_method":"None"}"#,
+        r#"{GOOD,"token_endpoint_auth_method":"none "}"#,
+        r#"{GOOD,"token_endpoint_auth_method":""}"#,
+        r#"{GOOD,"token_endpoint_auth_method":["none"]}"#,
+        r#"{GOOD,"token_endpoint_auth_method":true}"#,
+    ]),
+    ("N-RG-33", "keys in two places",
+        r#"{GOOD,"token_endpoint_auth_method":"none","jwks_uri":"https://client.example/jwks.json"}"#, &[
+        r#"{GOOD,"jwks":{"keys":[]},"jwks_uri":"https://client.example/jwks.json"}"#,
+        r#"{GOOD,"jwks":{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]},"jwks_uri":"https://client.example/jwks.json"}"#,
+    ]),
+    ("N-RG-34", "a private key where a public one belongs",
+        r#"{GOOD,"token_endpoint_auth_method":"none","jwks":{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}}"#, &[
+        r#"{GOOD,"jwks":{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","d":"x"}]}}"#,
+        r#"{GOOD,"jwks":{"keys":[{"kty":"RSA","n":"x","e":"AQAB","p":"x","q":"x"}]}}"#,
+        r#"{GOOD,"jwks":{"keys":[{"kty":"EC","crv":"P-256","x":"x","y":"x","d":"x"}]}}"#,
+        r#"{GOOD,"jwks":{"keys":[{"kty":"oct","k":"x"}]}}"#,
+        r#"{GOOD,"jwks":{"keys":[{"kty":"unknown"},{"kty":"unknown","d":null}]}}"#,
+    ]),
+];
+
+/// Id, what is tried, and bodies without a usable list of redirect URIs.
+#[rustfmt::skip]
+const WITHOUT_REDIRECT: &[Redirect] = &[
+    ("N-RG-10", "no `redirect_uris`", &[
+        "{}",
+        r#"{"client_name":"Claude"}"#,
+        r#"{"redirect_uri":"https://client.example/cb"}"#,
+        r#"{"redirect_uris":null}"#,
+        r#"{"redirect_uris":"https://client.example/cb"}"#,
+        r#"{"redirect_uris":{"0":"https://client.example/cb"}}"#,
+    ]),
+    ("N-RG-11", "an empty list of redirect URIs", &[r#"{"redirect_uris":[]}"#, r#"{"redirect_uris":[""]}"#, r#"{"redirect_uris":[[]]}"#]),
+];
+
+fn registration(world: &World, content_type: &str, body: impl Into<Body>) -> Request<Body> {
+    let request = world.http.request(Method::POST, "/register");
+    let request = request.header(header::CONTENT_TYPE, content_type);
+    request.body(body.into()).unwrap()
+}
+
+async fn refuses(world: &World, body: impl Into<Body>, refusal: Refusal) {
+    let request = registration(world, "application/json", body);
+    world.refused(request, &refusal).await;
+}
+
+/// The twin: this one is registered, and nothing else happens.
+async fn registers(world: &World, metadata: &Value) -> Client {
+    let http = world.elsewhere();
+    world
+        .changing(&["client/"], Client::register_as(&http, metadata))
+        .await
+}
+
+/// It is registered, and gets in.
+async fn lets_in(world: &World, metadata: &Value) {
+    let client = registers(world, metadata).await;
+    world.lets_in(&client, &client.authorization()).await;
+}
+
+fn filled(body: &str) -> String {
+    body.replace("GOOD", GOOD)
+}
+
+/// Metadata of a public client, with these members beside its redirect URI.
+fn fine_with(members: &Value) -> Value {
+    let mut metadata: Value = serde_json::from_str(&filled(FINE)).unwrap();
+    let members = members.as_object().unwrap().clone();
+    metadata.as_object_mut().unwrap().extend(members);
+    metadata
+}
+
+async fn wrong_redirect(world: Arc<World>, bad: &'static [&'static str]) {
+    for uri in bad {
+        for list in [vec![uri], vec![&SITE, uri]] {
+            let body = json!({ "redirect_uris": list }).to_string();
+            refuses(&world, body, INVALID_REDIRECT).await;
+        }
+    }
+    for good in [
+        SITE,
+        "http://127.0.0.1/cb",
+        "https://xn--bcher-kva.example/cb",
+    ] {
+        lets_in(&world, &fine_with(&json!({ "redirect_uris": [good] }))).await;
+    }
+}
+
+async fn wrong_metadata(world: Arc<World>, twin: &'static str, bad: &'static [&'static str]) {
+    for body in bad {
+        refuses(&world, filled(body), INVALID_METADATA).await;
+    }
+    lets_in(&world, &serde_json::from_str(&filled(twin)).unwrap()).await;
+}
+
+async fn without_redirect(world: Arc<World>, bad: &'static [&'static str]) {
+    for body in bad {
+        refuses(&world, *body, INVALID_REDIRECT).await;
+    }
+    lets_in(&world, &fine_with(&json!({}))).await;
+}
+
+async fn not_json(world: Arc<World>) {
+    for body in [
+        "",
+        " ",
+        "redirect_uris=https://client.example/cb",
+        "<client/>",
+        "{GOOD",
+        "{GOOD}}",
+        "{GOOD}{GOOD}",
+        "{GOOD,}",
+        "{GOOD/* x */}",
+        "{'redirect_uris':['https://client.example/cb']}",
+        r#"{GOOD,"x":NaN}"#,
+    ] {
+        refuses(&world, filled(body), INVALID_METADATA).await;
+    }
+    for content_type in [
+        "application/x-www-form-urlencoded",
+        "text/plain",
+        "application/jsonx",
+        "",
+    ] {
+        let request = registration(&world, content_type, filled(FINE));
+        world.refused(request, &INVALID_METADATA).await;
+    }
+    lets_in(&world, &fine_with(&json!({}))).await;
+}
+
+async fn deep(world: Arc<World>) {
+    let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    for value in [
+        nested(8),
+        nested(5_000),
+        "[".repeat(10_000),
+        "{\"x\":".repeat(3_000),
+    ] {
+        let body = filled(&format!("{{GOOD,\"x\":{value}}}"));
+        refuses(&world, body, INVALID_METADATA).await;
+    }
+    let closed = filled(&format!("{{GOOD,\"x\":{}}}", nested(10_000)));
+    refuses(&world, closed, OAuth(413, "invalid_client_metadata")).await;
+    let shallow: Value = serde_json::from_str(&nested(7)).unwrap();
+    lets_in(&world, &fine_with(&json!({ "x": shallow }))).await;
+}
+
+async fn large(world: Arc<World>) {
+    let too_large = OAuth(413, "invalid_client_metadata");
+    let padding = "x".repeat(17 * 1024);
+    let body = filled(&format!("{{GOOD,\"x\":\"{padding}\"}}"));
+    refuses(&world, body.clone(), too_large).await;
+    // Without saying so before.
+    let head = format!(
+        "POST /register HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+         transfer-encoding: chunked\r\n\r\n",
+        world.proxy.address
+    );
+    let chunked = format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    world.refused_bytes(chunked, &too_large).await;
+    lets_in(&world, &fine_with(&json!({ "x": "x".repeat(15 * 1024) }))).await;
+}
+
+async fn not_utf8(world: Arc<World>) {
+    for odd in [
+        &b"\xff"[..],
+        b"\xc0\xaf",
+        b"\xed\xa0\x80",
+        b"\xf5\x80\x80\x80",
+        b"\xe2\x82",
+    ] {
+        let body = [b"{\"client_name\":\"", odd, b"\",", GOOD.as_bytes(), b"}"].concat();
+        refuses(&world, body, INVALID_METADATA).await;
+    }
+    let half = r#"{GOOD,"client_name":"\ud800"}"#;
+    refuses(&world, filled(half), INVALID_METADATA).await;
+    let utf16: Vec<u8> = filled(FINE)
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    refuses(&world, utf16, INVALID_METADATA).await;
+    lets_in(&world, &fine_with(&json!({ "client_name": "Café ☕" }))).await;
+}
+
+async fn numbers(world: Arc<World>) {
+    for member in [
+        "client_name",
+        "token_endpoint_auth_method",
+        "grant_types",
+        "response_types",
+    ] {
+        for value in ["4", "4e999", "[4]"] {
+            let body = filled(&format!("{{GOOD,\"{member}\":{value}}}"));
+            refuses(&world, body, INVALID_METADATA).await;
+        }
+    }
+    for uris in ["4", "[4]", "[\"https://client.example/cb\",4]"] {
+        let body = format!("{{\"redirect_uris\":{uris}}}");
+        refuses(&world, body, INVALID_REDIRECT).await;
+    }
+    lets_in(&world, &fine_with(&json!({ "client_name": "4" }))).await;
+}
+
+/// They are left out, and none of the addresses in them is visited.
+async fn unknown_members(world: Arc<World>) {
+    let address = format!("http://{}/x", world.decoy.address);
+    let unknown = json!({
+        "__proto__": { "client_id": "admin", "is_admin": true },
+        "constructor": { "prototype": { "client_id": "admin" } },
+        "is_admin": true,
+        "client_uri": address,
+        "logo_uri": address,
+        "tos_uri": address,
+        "policy_uri": "javascript:alert(1)",
+        "sector_identifier_uri": address,
+        "initiate_login_uri": address,
+        "request_uris": [address],
+        "backchannel_logout_uri": address,
+    });
+    let client = registers(&world, &fine_with(&unknown)).await;
+    let record = world.records().await;
+    let (_, record) = &record[&format!("client/{}", client.id)];
+    let record = String::from_utf8_lossy(record);
+    for left_out in ["admin", "javascript", &address] {
+        assert!(!record.contains(left_out), "{record}");
+    }
+    world.lets_in(&client, &client.authorization()).await;
+    assert_eq!(world.decoy.hits(), 0);
+}
+
+async fn eleven_redirects(world: Arc<World>) {
+    let uris: Vec<String> = (0..11).map(|n| format!("{SITE}/{n}")).collect();
+    let body = json!({ "redirect_uris": uris }).to_string();
+    refuses(&world, body, INVALID_REDIRECT).await;
+    let same = [SITE; 11];
+    let same = json!({ "redirect_uris": same }).to_string();
+    refuses(&world, same, INVALID_REDIRECT).await;
+    lets_in(&world, &fine_with(&json!({ "redirect_uris": uris[1..] }))).await;
+}
+
+async fn long_redirect(world: Arc<World>) {
+    let uri = format!("{SITE}/{}", "x".repeat(2_048 - SITE.len() - 1));
+    let body = json!({ "redirect_uris": [format!("{uri}x")] }).to_string();
+    refuses(&world, body, INVALID_REDIRECT).await;
+    lets_in(&world, &fine_with(&json!({ "redirect_uris": [uri] }))).await;
+}
+
+/// Browsers are sent there if the person says so; this program goes to none of them.
+async fn private_redirects(world: Arc<World>) {
+    for host in ["10.0.0.1", "192.168.1.1", "169.254.169.254", "[fd00::1]"] {
+        let plain = json!({ "redirect_uris": [format!("http://{host}/cb")] });
+        refuses(&world, plain.to_string(), INVALID_REDIRECT).await;
+        let uri = format!("https://{host}/cb");
+        lets_in(&world, &fine_with(&json!({ "redirect_uris": [uri] }))).await;
+    }
+    for scheme in ["https", "http"] {
+        let uri = format!("{scheme}://{}/cb", world.decoy.address);
+        lets_in(&world, &fine_with(&json!({ "redirect_uris": [uri] }))).await;
+    }
+    assert_eq!(world.decoy.hits(), 0);
+}
+
+/// RFC 7591 has them ignored rather than refused: the client gets others.
+async fn chosen_credentials(world: Arc<World>) {
+    let victim = world.client().await;
+    let mut chosen = fine_with(&json!({
+        "client_secret": "chosen-by-the-client",
+        "token_endpoint_auth_method": "client_secret_post",
+    }));
+    for id in ["admin", "https://client.example/client", &victim.id] {
+        chosen["client_id"] = json!(id);
+        let before = world.records().await;
+        let client = registers(&world, &chosen).await;
+        assert_ne!(client.id, id);
+        let kept = format!("client/{}", victim.id);
+        assert_eq!(world.records().await[&kept], before[&kept]);
+
+        let code = Client::code(&approved(&client).await);
+        let with_chosen = client
+            .redemption(&code)
+            .with("client_secret", "chosen-by-the-client");
+        let request = world.http.form("/token", &with_chosen);
+        world.refused(request, &OAuth(401, "invalid_client")).await;
+        let tokens = Tokens::of(&client.redeem(&code).await.expect(200));
+        world.serves(&client, &tokens).await;
+    }
+    let unknown = victim.authorization().with("client_id", "admin");
+    let request = world
+        .http
+        .request(Method::GET, &format!("/authorize?{}", unknown.encoded()));
+    world
+        .refused(request.body(Body::empty()).unwrap(), &Page(400))
+        .await;
+}
+
+async fn approved(client: &Client) -> super::support::client::Answer {
+    let consent = client.opens_consent().await;
+    client.approve(&consent, PASSPHRASE).await.expect(303)
+}
+
+async fn unsigned_statement(world: Arc<World>) {
+    // {"alg":"none"} and {"client_name":"Owner","redirect_uris":["https://evil.example/cb"]}
+    let unsigned = "eyJhbGciOiJub25lIn0.eyJjbGllbnRfbmFtZSI6Ik93bmVyIiwicmVkaXJlY3RfdXJpcyI6WyJodHRwczovL2V2aWwuZXhhbXBsZS9jYiJdfQ.";
+    let alone = json!({ "software_statement": unsigned }).to_string();
+    refuses(&world, alone, INVALID_REDIRECT).await;
+    for statement in [unsigned, "x", ""] {
+        let beside = json!({ "client_name": "Claude", "software_statement": statement });
+        let client = registers(&world, &fine_with(&beside)).await;
+        let evil = client
+            .authorization()
+            .with("redirect_uri", "https://evil.example/cb");
+        let request = world
+            .http
+            .request(Method::GET, &format!("/authorize?{}", evil.encoded()));
+        world
+            .refused(request.body(Body::empty()).unwrap(), &Page(400))
+            .await;
+        let page = format!("/authorize?{}", client.authorization().encoded());
+        let page = world.http.get(&page).await.expect(200).text();
+        assert!(page.contains("Claude") && !page.contains("Owner"), "{page}");
+        world.lets_in(&client, &client.authorization()).await;
+    }
+}
+
+async fn wide_scope(world: Arc<World>) {
+    for scope in [
+        json!("mcp admin *"),
+        json!("x".repeat(10 * 1024)),
+        json!(["admin"]),
+    ] {
+        let client = registers(&world, &fine_with(&json!({ "scope": scope }))).await;
+        let asked = client.authorization().with("scope", "mcp admin");
+        let consent = client.opens_consent_with(&asked).await;
+        let redirect = client.approve(&consent, PASSPHRASE).await.expect(303);
+        let answer = client.redeem(&Client::code(&redirect)).await.expect(200);
+        assert_eq!(answer.json()["scope"], "mcp");
+        world.serves(&client, &Tokens::of(&answer)).await;
+    }
+}
+
+async fn chosen_times(world: Arc<World>) {
+    let chosen = json!({
+        "token_endpoint_auth_method": "client_secret_post",
+        "iat": 1,
+        "exp": 4_000_000_000_u32,
+        "client_id_issued_at": 1,
+        "client_secret_expires_at": 4_000_000_000_u32,
+        "registered_at": 1,
+        "expires_at": 4_000_000_000_u32,
+        "access_token_lifetime": 4_000_000_000_u32,
+        "refresh_token_lifetime": 4_000_000_000_u32,
+        "default_max_age": 4_000_000_000_u32,
+    });
+    let usual = world.client().await;
+    let client = registers(&world, &fine_with(&chosen)).await;
+    let records = world.records().await;
+    let times = |client: &Client| {
+        let (_, record) = &records[&format!("client/{}", client.id)];
+        let record: Value = serde_json::from_slice(record).unwrap();
+        ["registered_at", "expires_at"].map(|time| record[time].as_i64().unwrap())
+    };
+    for (chosen, usual) in times(&client).into_iter().zip(times(&usual)) {
+        assert!((chosen - usual).abs() < 600, "{chosen} instead of {usual}");
+    }
+    let lifetime = async |client: &Client| {
+        let code = Client::code(&approved(client).await);
+        let answer = client.redeem(&code).await.expect(200);
+        world.serves(client, &Tokens::of(&answer)).await;
+        answer.json()["expires_in"].clone()
+    };
+    assert_eq!(lifetime(&client).await, lifetime(&usual).await);
+}
+
+async fn turned_off(world: Arc<World>) {
+    let document = "/.well-known/oauth-authorization-server";
+    let advertised = world.http.get(document).await.expect(200).json();
+    assert_eq!(
+        advertised["registration_endpoint"],
+        format!("{}/register", world.issuer)
+    );
+    let off = world.another("clients.registration = false").await;
+    let advertised = off.http.get(document).await.expect(200).json();
+    assert_eq!(advertised.get("registration_endpoint"), None);
+    for body in [&*filled(FINE), "", "[]"] {
+        refuses(&off, body.to_owned(), OAuth(403, "access_denied")).await;
+    }
+    lets_in(&world, &fine_with(&json!({}))).await;
 }
