@@ -23,9 +23,9 @@ pub struct ConnectionLimits {
     pub head: Duration,
     /// From the end of an answer to the first byte of the next request.
     pub idle: Duration,
-    /// How long a request's body may be waited for until another [`Self::least`] of it is there.
+    /// How long a request's body may be waited for until another `least` of it is there.
     pub body_stall: Duration,
-    /// How long a peer may take until it has taken another [`Self::least`] of what is ready to be
+    /// How long a peer may take until it has taken another `least` of what is ready to be
     /// sent.
     pub write_stall: Duration,
     /// Bytes per second below which a peer is too slow, while somebody waits for it.
