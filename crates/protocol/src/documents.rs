@@ -2,7 +2,7 @@
 //! for all who wait, not too often, and remembered.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     future::Future,
     num::NonZeroUsize,
     pin::Pin,
@@ -19,7 +19,7 @@ use lru::LruCache;
 
 use crate::{
     endpoint::App,
-    journal::{Event, Instead},
+    journal::{Event, Instead, Limit},
     oauth::{
         client::ClientMetadata,
         client_document::{self, DocumentUrl},
@@ -28,16 +28,13 @@ use crate::{
         known_clients,
     },
     ports::FetchError,
+    rates::{Bucket, Buckets},
 };
 
 /// Documents remembered; the one that was not asked for longest makes room.
 const MOST_COPIES: NonZeroUsize = NonZeroUsize::new(1000).expect("a constant above zero");
-/// The time that the fetches below are counted in.
+/// How often a document is renewed that is found wanting.
 const MINUTE: Duration = Duration::from_mins(1);
-/// Fetches that one host gets from us in a minute at most, whoever makes us.
-pub(crate) const MOST_PER_HOST: usize = 10;
-/// Fetches in a minute in all.
-pub(crate) const MOST_IN_ALL: usize = 60;
 
 type Outcome<D> = Result<Arc<D>, NotLoaded>;
 type Fetching<D> = Pin<Box<dyn Future<Output = Outcome<D>> + Send>>;
@@ -91,13 +88,17 @@ impl Document for KeySet {
 
 /// The documents that this process has seen, or is about to.
 #[derive(Default)]
-pub(crate) struct Documents(Mutex<Shelves>);
+pub(crate) struct Documents {
+    shelves: Mutex<Shelves>,
+    /// Fetches by host.
+    asked_of: Buckets<String>,
+    asked: Bucket,
+}
 
 #[derive(Default)]
 pub(crate) struct Shelves {
     clients: Shelf<ClientMetadata>,
     key_sets: Shelf<KeySet>,
-    asked: Asked,
 }
 
 /// Documents of one kind.
@@ -115,10 +116,6 @@ struct Copy<D> {
     renewed_at: Duration,
     fresh_until: Duration,
 }
-
-/// When which host was asked within the last minute, oldest first.
-#[derive(Default)]
-struct Asked(VecDeque<(Duration, String)>);
 
 /// Why there is no document. Of one that did not come only that is told: what is or is not at an
 /// address is not for a stranger to learn through us.
@@ -139,7 +136,7 @@ pub(crate) async fn load<D: Document>(app: &App, url: &DocumentUrl) -> Outcome<D
             return Ok(document);
         }
         let in_flight = D::shelf(&mut shelves).in_flight(url);
-        let may_ask = in_flight.is_some() || shelves.asked.may_ask(url.host(), now);
+        let may_ask = in_flight.is_some() || may_ask(app, url.host(), now);
         let shelf = D::shelf(&mut shelves);
         match in_flight {
             Some(fetching) => fetching,
@@ -262,7 +259,7 @@ impl Unusable {
 
 impl Documents {
     fn shelves(&self) -> MutexGuard<'_, Shelves> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -318,21 +315,29 @@ impl<D: Document> Shelf<D> {
     }
 }
 
-impl Asked {
-    /// Whether `host` may be asked once more, which then counts as done.
-    fn may_ask(&mut self, host: &str, now: Duration) -> bool {
-        while let Some((at, _)) = self.0.front()
-            && *at + MINUTE <= now
-        {
-            self.0.pop_front();
+/// Whether `host` may be asked once more, which then counts as done.
+fn may_ask(app: &App, host: &str, now: Duration) -> bool {
+    let limits = &app.policy.limits;
+    let refused = |limit| {
+        move |_| {
+            app.journal.record(&Event::Limited {
+                limit,
+                address: None,
+            });
         }
-        let of_host = self.0.iter().filter(|(_, asked)| asked == host).count();
-        let may = of_host < MOST_PER_HOST && self.0.len() < MOST_IN_ALL;
-        if may {
-            self.0.push_back((now, host.to_owned()));
-        }
-        may
-    }
+    };
+    let documents = &app.documents;
+    documents
+        .asked_of
+        .take(host.to_owned(), limits.documents_per_host, now)
+        .map_err(refused(Limit::DocumentFetchesPerHost))
+        .and_then(|()| {
+            documents
+                .asked
+                .take(limits.documents, now)
+                .map_err(refused(Limit::DocumentFetches))
+        })
+        .is_ok()
 }
 
 #[cfg(test)]
@@ -342,24 +347,6 @@ mod tests {
 
     fn url(n: usize) -> DocumentUrl {
         DocumentUrl::parse(&format!("https://client.example/{n}")).unwrap()
-    }
-
-    /// CIM-11
-    #[test]
-    fn ci_14_a_host_is_asked_ten_times_a_minute_and_all_hosts_sixty_times() {
-        let mut hosts = Asked::default();
-        let t0 = Duration::from_secs(1000);
-        let mut asked = |host: usize, now| {
-            let host = format!("h{host}.example");
-            (0..100).filter(|_| hosts.may_ask(&host, now)).count()
-        };
-        assert_eq!(asked(0, t0), MOST_PER_HOST);
-        assert_eq!(asked(0, t0 + Duration::from_secs(59)), 0);
-        let in_all: usize = (1..20).map(|host| asked(host, t0)).sum();
-        assert_eq!(in_all, MOST_IN_ALL - MOST_PER_HOST);
-        assert_eq!(asked(30, t0), 0);
-        assert_eq!(asked(0, t0 + MINUTE), MOST_PER_HOST);
-        assert_eq!(asked(30, t0 + MINUTE), MOST_PER_HOST);
     }
 
     #[test]

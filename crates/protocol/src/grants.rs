@@ -4,6 +4,7 @@
 //! entry is older than `freshness`.
 
 use std::{
+    collections::HashMap,
     num::NonZeroUsize,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -16,6 +17,7 @@ use lru::LruCache;
 
 use crate::{
     oauth::{access_token::Family, grant::Grant},
+    rates::Bucket,
     records::Read,
 };
 
@@ -30,14 +32,18 @@ pub struct LiveGrant {
     pub grant: Grant,
     version: u64,
     read_at: Duration,
-    /// Whether the store knows that an access token of this generation was used.
-    use_recorded: AtomicBool,
+    /// Whether it is known that an access token of this generation was used.
+    use_noted: AtomicBool,
+    /// Its calls, over all generations.
+    pub(crate) calls: Arc<Bucket>,
 }
 
 /// The grants that this process has seen.
 pub struct LiveGrants {
     shards: [Mutex<LruCache<Family, Arc<LiveGrant>>>; SHARDS],
     freshness: Option<Duration>,
+    /// First uses of access tokens that are not in the store yet: the generation, by family.
+    unwritten: Mutex<HashMap<Family, u32>>,
 }
 
 impl LiveGrants {
@@ -45,7 +51,11 @@ impl LiveGrants {
     pub fn new(freshness: Option<Duration>) -> Self {
         // Unbounded so that nothing is allocated before it is needed; `learn` keeps the bound.
         let shards = std::array::from_fn(|_| Mutex::new(LruCache::unbounded()));
-        Self { shards, freshness }
+        Self {
+            shards,
+            freshness,
+            unwritten: Mutex::default(),
+        }
     }
 
     /// The grant of `family`, if it was seen recently enough. `elapsed` is the monotonic time.
@@ -62,19 +72,19 @@ impl LiveGrants {
     /// since a store that lost writes counts again from where it was.
     pub fn learn(&self, family: Family, read: Read<Grant>, elapsed: Duration) -> Arc<LiveGrant> {
         let mut shard = self.shard(family);
+        let known = shard.peek(&family);
         if let Some(known) =
-            shard
-                .peek(&family)
-                .filter(|known| match (&known.grant.revoked, &read.record.revoked) {
-                    (Some(_), _) => true,
-                    (None, Some(_)) => false,
-                    (None, None) => known.version > read.version,
-                })
+            known.filter(|known| match (&known.grant.revoked, &read.record.revoked) {
+                (Some(_), _) => true,
+                (None, Some(_)) => false,
+                (None, None) => known.version > read.version,
+            })
         {
             return Arc::clone(known);
         }
         let live = Arc::new(LiveGrant {
-            use_recorded: AtomicBool::new(read.record.access_used),
+            use_noted: AtomicBool::new(read.record.access_used),
+            calls: known.map_or_else(Arc::default, |known| Arc::clone(&known.calls)),
             grant: read.record,
             version: read.version,
             read_at: elapsed,
@@ -91,6 +101,44 @@ impl LiveGrants {
         self.shard(family).pop(&family);
     }
 
+    /// Notes that an access token of `generation` was used, so that it gets written down. Nearly
+    /// always that is known, and costs nothing.
+    pub fn note_use(&self, family: Family, live: &LiveGrant, generation: u32) {
+        if generation == live.grant.generation && !live.use_noted.swap(true, Ordering::Relaxed) {
+            self.unwritten().insert(family, generation);
+        }
+    }
+
+    /// Whether an access token of `generation` was used in this process, and the store does not
+    /// know yet.
+    pub fn was_used(&self, family: Family, generation: u32) -> bool {
+        self.unwritten().get(&family) == Some(&generation)
+    }
+
+    /// The uses that are still to be written down.
+    pub fn unwritten_uses(&self) -> Vec<(Family, u32)> {
+        let unwritten = self.unwritten();
+        unwritten
+            .iter()
+            .map(|(family, generation)| (*family, *generation))
+            .collect()
+    }
+
+    /// Takes in that the use of `generation` is in the store, or has become moot.
+    pub fn use_is_written(&self, family: Family, generation: u32) {
+        let mut unwritten = self.unwritten();
+        // A use of the next generation may have come meanwhile.
+        if unwritten.get(&family) == Some(&generation) {
+            unwritten.remove(&family);
+        }
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, HashMap<Family, u32>> {
+        self.unwritten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn shard(&self, family: Family) -> MutexGuard<'_, LruCache<Family, Arc<LiveGrant>>> {
         let index = usize::from(family.0[0]) % SHARDS;
         self.shards[index]
@@ -99,20 +147,12 @@ impl LiveGrants {
     }
 }
 
-impl LiveGrant {
-    /// Whether the use of an access token of `generation` is still to be written down. Says so
-    /// once: who is told writes it.
-    pub fn use_is_news(&self, generation: u32) -> bool {
-        generation == self.grant.generation && !self.use_recorded.swap(true, Ordering::Relaxed)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         oauth::{
-            grant::{Asked, Revoked},
+            grant::Revoked,
             identifiers::{ClientId, Issuer, Resource},
             scope::Scope,
         },
@@ -132,7 +172,7 @@ mod tests {
             created_at: Timestamp(0),
             generation: 1,
             rotated_at: Timestamp(0),
-            rotated_with: Asked::default(),
+            rotated_with: None,
             access_used: false,
             salt: [0; 16],
             idle_expires_at: Timestamp(9),
@@ -186,10 +226,26 @@ mod tests {
     }
 
     #[test]
-    fn the_first_use_of_a_generation_is_news_once() {
-        let live = LiveGrants::new(None).learn(FAMILY, grant(1, None), Duration::ZERO);
-        assert!(!live.use_is_news(7));
-        assert!(live.use_is_news(1));
-        assert!(!live.use_is_news(1));
+    fn the_first_use_of_a_generation_is_to_be_written_until_it_is() {
+        let grants = LiveGrants::new(None);
+        let live = grants.learn(FAMILY, grant(1, None), Duration::ZERO);
+        grants.note_use(FAMILY, &live, 7);
+        assert_eq!(grants.unwritten_uses(), []);
+        grants.note_use(FAMILY, &live, 1);
+        assert_eq!(grants.unwritten_uses(), [(FAMILY, 1)]);
+        assert!(grants.was_used(FAMILY, 1) && !grants.was_used(FAMILY, 2));
+        grants.use_is_written(FAMILY, 2);
+        assert_eq!(grants.unwritten_uses(), [(FAMILY, 1)]);
+        grants.use_is_written(FAMILY, 1);
+        grants.note_use(FAMILY, &live, 1);
+        assert_eq!(grants.unwritten_uses(), []);
+    }
+
+    #[test]
+    fn a_rotation_does_not_renew_the_allowance_of_calls() {
+        let grants = LiveGrants::new(None);
+        let before = grants.learn(FAMILY, grant(1, None), Duration::ZERO);
+        let after = grants.learn(FAMILY, grant(2, None), Duration::ZERO);
+        assert!(Arc::ptr_eq(&before.calls, &after.calls));
     }
 }

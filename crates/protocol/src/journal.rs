@@ -41,11 +41,11 @@ pub enum Event<'a> {
     },
     /// A person denied it.
     Denied { client_id: &'a ClientId },
-    /// A wrong passphrase or PIN; `left` more are let through from that address.
+    /// A wrong passphrase or PIN; `left` more are let through from that address or known browser.
     SignInFailed { address: IpAddr, left: u32 },
     /// An attempt was not even looked at.
     SignInBlocked { address: IpAddr, wait: Duration },
-    /// So many attempts failed in all that every further one is slowed down.
+    /// So many attempts of strangers failed that every further one of theirs is slowed down.
     GuessingSlowed,
     /// A code was redeemed for tokens of a grant.
     CodeRedeemed {
@@ -83,6 +83,13 @@ pub enum Event<'a> {
     },
     /// A request came under a name that is not ours, while we run for this computer alone.
     Misdirected { host: &'a str },
+    /// A limit refused a request; `address` is who sent it, if that is what was counted.
+    Limited {
+        limit: Limit,
+        address: Option<IpAddr>,
+    },
+    /// So many clients registered that some went that nobody had approved yet.
+    UnusedClientsRemoved { removed: u64 },
     /// There is nothing at this path. Only told at all so that a mistyped address can be seen.
     NotFound { path: &'a str },
     /// The program failed: the store, or itself.
@@ -142,6 +149,22 @@ pub enum Endpoint {
     Token,
 }
 
+/// Which limit refused a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    AttemptsPerPage,
+    CallsPerGrant,
+    Denials,
+    DenialsPerAddress,
+    DocumentFetches,
+    DocumentFetchesPerHost,
+    Registrations,
+    RegistrationsPerAddress,
+    StreamsPerGrant,
+    WrongSecrets,
+    WrongTokens,
+}
+
 /// What stands in for a document that its publisher did not get through to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Instead {
@@ -177,6 +200,7 @@ pub enum CallRefused {
     Path,
     /// The request body broke off.
     Body,
+    Limit(Limit),
 }
 
 /// Why an upstream's answer, or the lack of one, is answered by us.

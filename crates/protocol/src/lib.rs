@@ -52,6 +52,7 @@ pub mod memory;
 pub mod oauth;
 pub mod policy;
 pub mod ports;
+pub mod rates;
 pub mod records;
 mod streams;
 pub mod token;

@@ -15,6 +15,7 @@ use crate::{
         client_document::{DocumentUrl, HostPattern},
         identifiers::{ClientId, Issuer, Resource},
     },
+    rates::Rate,
 };
 
 /// Everything that is decided before the first request.
@@ -170,6 +171,24 @@ pub struct Limits {
     pub oauth_body: usize,
     /// Bytes in the body of a registration.
     pub registration_body: usize,
+    /// Registrations from one address; from an IPv6 network of 64 bits.
+    pub registrations_per_address: Option<Rate>,
+    /// Registrations in all.
+    pub registrations: Option<Rate>,
+    /// Registered clients that are kept. Beyond it, those go that registered longest ago of all
+    /// that nobody ever approved.
+    pub clients: usize,
+    /// Texts from one address that are no token of ours; wrong secrets of one client from one
+    /// address.
+    pub wrong_tokens_per_address: Option<Rate>,
+    /// Calls with the tokens of one grant.
+    pub calls_per_grant: Option<Rate>,
+    /// Event streams that one grant may have open beside the answers to its calls.
+    pub streams_per_grant: usize,
+    /// Metadata documents of clients that one host is asked for.
+    pub documents_per_host: Option<Rate>,
+    /// Metadata documents of clients that are asked for in all.
+    pub documents: Option<Rate>,
 }
 
 impl Default for Limits {
@@ -178,6 +197,35 @@ impl Default for Limits {
             mcp_body: 4 * 1024 * 1024,
             oauth_body: 64 * 1024,
             registration_body: 16 * 1024,
+            // A team behind one address on its first day, or a client that registers anew for
+            // each connection.
+            registrations_per_address: Some(Rate {
+                most: 300,
+                per: Duration::from_hours(1),
+            }),
+            // At this rate it takes hours to push a registration out that waits to be approved.
+            registrations: Some(Rate {
+                most: 600,
+                per: Duration::from_mins(1),
+            }),
+            clients: 100_000,
+            wrong_tokens_per_address: Some(Rate {
+                most: 60,
+                per: Duration::from_mins(1),
+            }),
+            calls_per_grant: Some(Rate {
+                most: 200,
+                per: Duration::from_secs(1),
+            }),
+            streams_per_grant: 16,
+            documents_per_host: Some(Rate {
+                most: 10,
+                per: Duration::from_mins(1),
+            }),
+            documents: Some(Rate {
+                most: 60,
+                per: Duration::from_mins(1),
+            }),
         }
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    identity::backoff::Strangers,
     oauth::{
         access_token::Family, authorization_code::IssuedCode, client::Client,
         client_assertion::Once, grant::Grant, identifiers::ClientId,
@@ -14,6 +15,12 @@ use crate::{
 
 /// How long a record outlives its last use, so that a late repetition is still recognised.
 const MEMORY: std::time::Duration = std::time::Duration::from_hours(1);
+
+/// What the keys of registered clients start with.
+pub const CLIENTS: &str = "client/";
+/// The version at which a client is stored that nothing was ever redeemed for: it is written again
+/// at its first grant. So whoever has to make room can tell it by the store's own columns.
+pub const UNUSED_CLIENT: u64 = 1;
 
 /// A record and the version that it was read at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +115,26 @@ impl Records<'_> {
         self.0.insert(&key, Bytes::new(), once.until).await
     }
 
+    /// What strangers have used up of the attempts to sign in that all of them share.
+    pub async fn strangers(&self) -> Result<Option<Read<Strangers>>, StoreError> {
+        self.read(STRANGERS).await
+    }
+
+    /// Writes that over what was read at version `seen`, if anything was. `false`: it has changed
+    /// since.
+    pub async fn write_strangers(
+        &self,
+        seen: Option<u64>,
+        strangers: Strangers,
+    ) -> Result<bool, StoreError> {
+        // Once the allowance is whole again there is nothing to remember.
+        let expires_at = strangers.whole_at;
+        match seen {
+            Some(seen) => self.replace(STRANGERS, seen, &strangers, expires_at).await,
+            None => self.insert(STRANGERS, &strangers, expires_at).await,
+        }
+    }
+
     async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Read<T>>, StoreError> {
         let Some(found) = self.0.get(key).await? else {
             return Ok(None);
@@ -141,6 +168,9 @@ impl Records<'_> {
     }
 }
 
+/// The key of the one record about strangers who try to sign in.
+const STRANGERS: &str = "mark/strangers";
+
 fn encoded<T: Serialize>(record: &T) -> Result<Bytes, StoreError> {
     serde_json::to_vec(record)
         .map(Bytes::from)
@@ -148,7 +178,7 @@ fn encoded<T: Serialize>(record: &T) -> Result<Bytes, StoreError> {
 }
 
 fn client_key(id: &ClientId) -> String {
-    format!("client/{id}")
+    format!("{CLIENTS}{id}")
 }
 
 /// A `jti` is one client's own; no client id has a line break.

@@ -21,21 +21,38 @@ use crate::oauth::access_token::Family;
 #[derive(Default)]
 pub(crate) struct Streams(Mutex<HashMap<Family, Vec<Weak<Ending>>>>);
 
+/// A place among the streams of a grant, taken before its upstream is asked. Dropping it, or the
+/// stream made of it, gives it back.
+pub(crate) struct Place(Arc<Ending>);
+
 /// What one stream listens to beside its upstream.
 #[derive(Default)]
 struct Ending {
+    /// Whether it is one of those whose number is limited.
+    is_counted: bool,
     is_over: AtomicBool,
     stream: AtomicWaker,
 }
 
 impl Streams {
-    /// Makes `body` end, as if the upstream had ended it, when the grant of `family` does.
-    pub(crate) fn until_end_of(&self, family: Family, body: Body) -> Body {
-        let ending = Arc::<Ending>::default();
+    /// Takes a place for one more stream of `family`, of which `most` may be open.
+    pub(crate) fn reserve(&self, family: Family, most: usize) -> Option<Place> {
         let mut streams = self.streams();
         let open = streams.entry(family).or_default();
-        open.retain(|ending| ending.strong_count() > 0);
-        open.push(Arc::downgrade(&ending));
+        let is_counted = |ending: &Weak<Ending>| ending.upgrade().is_some_and(|it| it.is_counted);
+        if open.iter().filter(|ending| is_counted(ending)).count() >= most {
+            return None;
+        }
+        Some(Place(add(open, true)))
+    }
+
+    /// Makes `body` end, as if the upstream had ended it, when the grant of `family` does. It is
+    /// one of those that are counted if it has a place among them.
+    pub(crate) fn until_end_of(&self, family: Family, place: Option<Place>, body: Body) -> Body {
+        let ending = match place {
+            Some(Place(ending)) => ending,
+            None => add(self.streams().entry(family).or_default(), false),
+        };
         Body::new(UntilEnd {
             body: Some(body),
             ending,
@@ -61,6 +78,16 @@ impl Streams {
     fn streams(&self) -> MutexGuard<'_, HashMap<Family, Vec<Weak<Ending>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn add(open: &mut Vec<Weak<Ending>>, is_counted: bool) -> Arc<Ending> {
+    let ending = Arc::new(Ending {
+        is_counted,
+        ..Ending::default()
+    });
+    open.retain(|ending| ending.strong_count() > 0);
+    open.push(Arc::downgrade(&ending));
+    ending
 }
 
 /// A body that goes on until its upstream or its grant ends it.

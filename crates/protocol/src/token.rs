@@ -40,6 +40,7 @@ pub struct Keys {
     code: HmacSha256,
     family: HmacSha256,
     nonce: HmacSha256,
+    known_browser: HmacSha256,
     transaction: Aes256Gcm,
     mcp_session: Aes256Gcm,
 }
@@ -80,6 +81,7 @@ impl Keys {
             code: mac("authorization code"),
             family: mac("token family"),
             nonce: mac("nonce"),
+            known_browser: mac("known browser"),
             transaction: aead("authorization transaction"),
             mcp_session: aead("mcp session"),
         }
@@ -156,6 +158,38 @@ impl Keys {
         expected.update(&presented.generation.to_be_bytes());
         expected.update(&grant.salt);
         expected.verify_slice(&presented.mac).is_ok()
+    }
+
+    /// Names a browser in which the secret of that fingerprint was typed. The name ends with the
+    /// secret: after it was changed, no browser is known.
+    pub fn known_browser(
+        &self,
+        browser: &[u8; 16],
+        secret: &[u8; 32],
+        expires_at: Timestamp,
+    ) -> String {
+        let mut bytes = browser.to_vec();
+        bytes.extend(expires_at.0.to_be_bytes());
+        let mac = tag(&self.known_browser, &[&bytes, secret]);
+        bytes.extend(mac);
+        encode(&bytes)
+    }
+
+    /// The browser that a text names, if we made it for the same secret and it is not too old.
+    pub fn recognise_known_browser(
+        &self,
+        text: &str,
+        secret: &[u8; 32],
+        now: Timestamp,
+    ) -> Option<[u8; 16]> {
+        let bytes: [u8; 24 + MAC] = decode(text)?;
+        let (said, mac) = bytes.split_at(24);
+        let mut expected = self.known_browser.clone();
+        expected.update(said);
+        expected.update(secret);
+        expected.verify_slice(mac).ok()?;
+        let expires_at = Timestamp(i64::from_be_bytes(array(&said[16..])));
+        (now < expires_at).then(|| array(&said[..16]))
     }
 
     /// Seals `plain` for `purpose`. Only who knows `context` can open it again. The same text seals
@@ -338,6 +372,23 @@ mod tests {
         let text = keys().access_token(&TOKEN);
         let elsewhere = Keys::derive(&[7; 32], &Issuer::parse("https://other.example").unwrap());
         assert_eq!(elsewhere.recognise_access_token(&text), None);
+    }
+
+    #[test]
+    fn a_known_browser_is_known_for_its_secret_and_time_only() {
+        let (browser, secret, end) = ([3; 16], [4; 32], Timestamp(100));
+        let text = keys().known_browser(&browser, &secret, end);
+        let known =
+            |text: &str, secret, now| keys().recognise_known_browser(text, secret, Timestamp(now));
+        assert_eq!(known(&text, &secret, 99), Some(browser));
+        assert_eq!(known(&text, &secret, 100), None);
+        assert_eq!(known(&text, &[5; 32], 99), None);
+        let later = keys().known_browser(&browser, &secret, Timestamp(200));
+        assert_eq!(
+            known(&format!("{}{}", &later[..32], &text[32..]), &secret, 99),
+            None
+        );
+        assert_eq!(known("", &secret, 99), None);
     }
 
     #[test]

@@ -86,7 +86,9 @@ async fn a_refresh_gives_new_tokens_and_leaves_the_old_access_token_its_time() {
 /// TK-20, N-RF-01, N-RF-19: rule 1 of the refresh policy
 #[tokio::test]
 async fn a_token_that_is_not_genuine_touches_nothing() {
-    let server = TestServer::new();
+    let mut policy = one();
+    policy.limits.wrong_tokens_per_address = None;
+    let server = TestServer::with(policy);
     let client = server.mcp_client().await;
     let tokens = refreshed(&client, &client.sign_in().await).await;
     let before = server.state();
@@ -399,7 +401,10 @@ async fn two_nodes_of_one_client_that_refresh_apart_in_time() {
             let second = refreshed(&a, &first).await;
             match successor {
                 Unused => {}
-                AccessTokenUsed => drop(a.call(&second).await.expect(200)),
+                AccessTokenUsed => {
+                    let _ = a.call(&second).await.expect(200);
+                    server.app.write_uses().await;
+                }
                 RefreshTokenUsed => drop(refreshed(&a, &second).await),
             }
             server.clock.advance(seconds * SECOND);
@@ -466,6 +471,32 @@ async fn the_window_is_what_the_operator_says() {
     is_dead(&client, &[&second]).await;
 }
 
+/// Rules 6 and 7: a use that the store would not take is known here, and written as soon as it does.
+#[tokio::test]
+async fn a_use_that_could_not_be_written_is_not_forgotten() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let first = client.sign_in().await;
+    let second = refreshed(&client, &first).await;
+    server.store.set_read_only(true);
+    let _ = client.call(&second).await.expect(200);
+    server.app.write_uses().await;
+    server.store.set_read_only(false);
+    server.app.write_uses().await;
+    server.clock.advance(Duration::from_mins(5));
+    let other = client.on(&server.another(one()));
+    let _ = other.refresh(&first).await.refused(400, "invalid_grant");
+    is_dead(&other, &[&second]).await;
+
+    // Its own process needs not even that.
+    let first = client.sign_in().await;
+    let second = refreshed(&client, &first).await;
+    let _ = client.call(&second).await.expect(200);
+    server.clock.advance(Duration::from_mins(5));
+    let _ = client.refresh(&first).await.refused(400, "invalid_grant");
+    is_dead(&client, &[&second]).await;
+}
+
 /// Rule 6: the use of a generation is written down once
 #[tokio::test]
 async fn the_first_use_of_each_generation_is_written_down_once() {
@@ -473,9 +504,14 @@ async fn the_first_use_of_each_generation_is_written_down_once() {
     let client = server.mcp_client().await;
     let first = client.sign_in().await;
     let writes = || server.store.accesses().1;
-    let before = writes();
+    let before = server.store.accesses();
     for _ in 0..10 {
         let _ = client.call(&first).await.expect(200);
+    }
+    assert_eq!(server.store.accesses(), before, "no call waits for it");
+    let before = writes();
+    for _ in 0..3 {
+        server.app.write_uses().await;
     }
     assert_eq!(writes(), before + 1);
     let second = refreshed(&client, &first).await;
@@ -484,10 +520,12 @@ async fn the_first_use_of_each_generation_is_written_down_once() {
         // What was issued before says nothing of the newest generation.
         let _ = client.call(&first).await.expect(200);
     }
+    server.app.write_uses().await;
     assert_eq!(writes(), before);
     for _ in 0..10 {
         let _ = client.call(&second).await.expect(200);
     }
+    server.app.write_uses().await;
     assert_eq!(writes(), before + 1);
 
     // Another process finds it written already, even when it remembers otherwise.
@@ -495,8 +533,10 @@ async fn the_first_use_of_each_generation_is_written_down_once() {
     let third = refreshed(&client, &second).await;
     let _ = other.call(&second).await.expect(200);
     let _ = client.call(&third).await.expect(200);
+    server.app.write_uses().await;
     let before = writes();
     let _ = other.call(&third).await.expect(200);
+    other.server.app.write_uses().await;
     assert_eq!(writes(), before);
 }
 

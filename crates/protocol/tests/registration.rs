@@ -455,7 +455,10 @@ async fn a_registration_alone_opens_nothing() {
 /// DCR-10
 #[tokio::test]
 async fn the_ids_that_we_give_are_short_plain_and_each_another() {
-    let server = TestServer::new();
+    let mut policy = policy(&[("one", "/mcp")]);
+    policy.limits.registrations_per_address = None;
+    policy.limits.registrations = None;
+    let server = TestServer::with(policy);
     let mut ids = BTreeSet::new();
     for _ in 0..1000 {
         let registered = register(&server, &claude()).await.expect(201).json();

@@ -864,12 +864,15 @@ async fn health_says_that_the_process_lives_and_readiness_that_it_can_work() {
     let _ = server.get("/health").await.expect(200);
     let _ = server.get("/ready").await.expect(200);
 
+    // What was seen is believed for two seconds.
+    server.clock.advance(Duration::from_secs(2));
     server.store.set_down(true);
     let _ = server.get("/health").await.expect(200);
     let answer = server.get("/ready").await.expect(503);
     assert_eq!(answer.header("retry-after"), "5");
 
     server.store.set_down(false);
+    server.clock.advance(Duration::from_secs(2));
     let _ = server.get("/ready").await.expect(200);
 }
 

@@ -620,7 +620,9 @@ async fn a_parameter_given_twice_is_refused_and_spends_nothing() {
 /// TK-15, N-TK-19, N-TK-26
 #[tokio::test]
 async fn whatever_is_sent_is_refused_in_json_and_spends_nothing() {
-    let server = TestServer::new();
+    let mut policy = policy(&[("one", "/mcp")]);
+    policy.limits.wrong_tokens_per_address = None;
+    let server = TestServer::with(policy);
     let client = server.mcp_client().await;
     let code = client.code().await;
     let tokens = client.sign_in().await;

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use protocol::{
     endpoint::{App, Front, Ports, extract::Permit, respond},
     identity::password::Kind,
-    journal::Journal,
+    journal::{Event, Journal},
     policy::Destination,
     ports::{Clock, Entropy, Upstream, UpstreamError},
 };
@@ -39,9 +39,10 @@ use crate::{
 /// How often expired records are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(5);
 
-/// How often it is looked whether the grants of open streams still live. Together with the time
-/// that a grant is believed this makes the five seconds that are promised.
-const STREAMS_INTERVAL: Duration = Duration::from_secs(2);
+/// How often it is looked whether the grants of open streams still live, and first uses of tokens
+/// are written down. Together with the time that a grant is believed this makes the five seconds
+/// that are promised for a revocation.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often the time is written down. Tokens that expired since can live again if the program
 /// starts anew with a clock that was set back.
@@ -134,13 +135,8 @@ async fn serve(
             },
         ));
     }
-    background.spawn(mark_time_until(
-        stop.clone(),
-        Arc::clone(&store),
-        Arc::clone(&clock),
-    ));
-    background.spawn(sweep_until(stop.clone(), Arc::clone(&store), clock));
-    background.spawn(end_streams_until(stop.clone(), app));
+    let most_clients = settings.limits.requests.clients;
+    start_upkeep(&background, &stop, &app, &store, &clock, most_clients);
     let memory = Memory::default();
     let limit = settings.limits.memory.or_else(memory::allowed);
     background.spawn(memory.clone().watch_until(stop.clone(), limit));
@@ -174,6 +170,7 @@ async fn serve(
         () = signals.next() => tracing::warn!("stopping at once"),
     }
     answering.abort();
+    app.write_uses().await;
     store.close().await;
     Ok(())
 }
@@ -220,12 +217,35 @@ fn connections(wanted: usize) -> usize {
     }
 }
 
-/// Ends the event streams of grants that ended elsewhere or by themselves.
-async fn end_streams_until(stop: CancellationToken, app: App) {
-    let mut interval = tokio::time::interval(STREAMS_INTERVAL);
+/// Ends the event streams of grants that ended elsewhere or by themselves, and writes down what
+/// no call waits for.
+async fn keep_up_until(stop: CancellationToken, app: App) {
+    let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
     while stop.run_until_cancelled(interval.tick()).await.is_some() {
-        app.end_streams_of_ended_grants().await;
+        // Side by side: a store that hangs at one must not hold up the other.
+        tokio::join!(app.end_streams_of_ended_grants(), app.write_uses());
     }
+}
+
+/// Starts what is done now and then, until `stop`.
+fn start_upkeep(
+    background: &TaskTracker,
+    stop: &CancellationToken,
+    app: &App,
+    store: &Arc<SqlStore>,
+    clock: &Arc<SystemClock>,
+    most_clients: usize,
+) {
+    let (store, clock) = (|| Arc::clone(store), || Arc::clone(clock));
+    background.spawn(mark_time_until(stop.clone(), store(), clock()));
+    background.spawn(keep_up_until(stop.clone(), app.clone()));
+    background.spawn(sweep_until(
+        stop.clone(),
+        app.clone(),
+        store(),
+        clock(),
+        most_clients,
+    ));
 }
 
 /// Writes the time down now and then, for a start with a clock that was set back.
@@ -247,14 +267,27 @@ async fn mark_time_until(stop: CancellationToken, store: Arc<SqlStore>, clock: A
     }
 }
 
-/// Removes expired records now and then.
-async fn sweep_until(stop: CancellationToken, store: Arc<SqlStore>, clock: Arc<SystemClock>) {
+/// Removes expired records now and then, and unused clients when there are too many.
+async fn sweep_until(
+    stop: CancellationToken,
+    app: App,
+    store: Arc<SqlStore>,
+    clock: Arc<SystemClock>,
+    most_clients: usize,
+) {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     while stop.run_until_cancelled(interval.tick()).await.is_some() {
         match store.sweep(clock.now()).await {
             Ok(0) => {}
             Ok(removed) => tracing::debug!(removed, "expired records were removed"),
             Err(error) => tracing::warn!(%error, "expired records could not be removed"),
+        }
+        match store.make_room_for_clients(most_clients).await {
+            Ok(0) => {}
+            Ok(removed) => app
+                .journal()
+                .record(&Event::UnusedClientsRemoved { removed }),
+            Err(error) => tracing::warn!(%error, "clients could not be counted or removed"),
         }
     }
 }

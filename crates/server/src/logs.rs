@@ -180,6 +180,20 @@ impl Reader for Logs {
                     "a request came under a name that is not ours: set PUBLIC_URL or public_url to the address that clients use"
                 );
             }
+            Event::Limited {
+                limit,
+                address: Some(address),
+            } => info!(?limit, %address, "refused by a limit"),
+            Event::Limited {
+                limit,
+                address: None,
+            } => info!(?limit, "refused by a limit"),
+            Event::UnusedClientsRemoved { removed } => {
+                warn!(
+                    removed,
+                    "too many clients are registered: the oldest that nobody approved were removed"
+                );
+            }
             // Mistyped addresses are worth a line, what scanners try is not.
             Event::NotFound { path } if path == "/" || path.starts_with("/mcp") => {
                 info!(path, "there is nothing at this address");

@@ -15,7 +15,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use protocol::{
-    journal::{Era, Event, Reader},
+    journal::{CallRefused, Era, Event, Reader},
     oauth::{grant::Revoked, refresh_token::Repeated},
     policy::Policy,
 };
@@ -64,6 +64,7 @@ pub struct Metrics {
     log_lines_lost: Counter,
     lost: ErrorCounter,
     limited: Family<Labels, Counter>,
+    unused_clients_removed: Counter,
 }
 
 /// What is counted of each call, ready at hand.
@@ -214,6 +215,11 @@ impl Metrics {
                 "limited",
                 "Limits that connections and requests met",
             ),
+            unused_clients_removed: counter(
+                &mut registry,
+                "unused_clients_removed",
+                "Clients that were never approved and made room for others",
+            ),
             registry: Mutex::default(),
         };
         *metrics
@@ -267,6 +273,9 @@ impl Reader for Metrics {
                 }
             }
             Event::CallRefused { call, why } => {
+                if let CallRefused::Limit(limit) = why {
+                    count(&self.limited, &[("limit", &name(&limit))]);
+                }
                 count(
                     &self.calls_refused,
                     &[("upstream", &call.upstream.name), ("why", &name(&why))],
@@ -316,6 +325,10 @@ impl Reader for Metrics {
             }
             Event::Misdirected { .. } => drop(self.misdirected.inc()),
             Event::NotFound { .. } => drop(self.not_found.inc()),
+            Event::Limited { limit, .. } => count(&self.limited, &[("limit", &name(&limit))]),
+            Event::UnusedClientsRemoved { removed } => {
+                self.unused_clients_removed.inc_by(removed);
+            }
             Event::Failed { endpoint, .. } => {
                 count(&self.failures, &[("endpoint", &name(&endpoint))]);
             }

@@ -255,11 +255,11 @@ fn the_environment_can_name_the_upstream() {
     let upstream = answer.split("\n\n").nth(1).unwrap();
     insta::assert_snapshot!(upstream, @"
     upstream upstream
-      title                    up.example
-      for clients              http://127.0.0.1:8080/mcp
-      metadata                 http://127.0.0.1:8080/.well-known/oauth-protected-resource/mcp
-      sends to                 https://up.example/mcp?key=••••
-      credential               Authorization: Bearer •••• (from the environment variable UPSTREAM_TOKEN)
+      title                      up.example
+      for clients                http://127.0.0.1:8080/mcp
+      metadata                   http://127.0.0.1:8080/.well-known/oauth-protected-resource/mcp
+      sends to                   https://up.example/mcp?key=••••
+      credential                 Authorization: Bearer •••• (from the environment variable UPSTREAM_TOKEN)
     ");
     let answer = succeeds(&run_in(here.path(), &["check"], &variables[1..]));
     assert!(answer.contains("the built-in demo server"), "{answer}");

@@ -1,5 +1,7 @@
 //! The answer of a person: approve or deny (RFC 6749 §4.1.2).
 
+use std::{net::IpAddr, time::Duration};
+
 use axum::{
     Extension,
     extract::{Request, State},
@@ -12,16 +14,30 @@ use super::{
     authorize::{Transaction, metadata, page},
     extract,
     respond::{self, Notice},
+    sign_in::{NotSignedIn, SignIn},
 };
 use crate::{
     forward::client_address::client_address,
-    journal::{Endpoint, Event},
+    journal::{Endpoint, Event, Limit},
     oauth::{
         authorization_code::IssuedCode, client::ClientMetadata, client_auth::AuthMethod,
         error::OAuthError, form::Form,
     },
     policy::UpstreamPolicy,
+    rates::{self, Rate},
     records::Decision,
+};
+
+/// How often one address may deny. People deny once in a while; who needs more can as well close
+/// the page, which approves nothing either. So this is no operator's business.
+const DENIALS_PER_ADDRESS: Rate = Rate {
+    most: 10,
+    per: Duration::from_mins(10),
+};
+/// How often all may: with the lifetime of the records, some 4,000 are kept at most.
+const DENIALS: Rate = Rate {
+    most: 100,
+    per: Duration::from_secs(100),
 };
 
 /// Who signs in with the passphrase or PIN.
@@ -66,7 +82,7 @@ async fn decision(
     app: &App,
     form: &Form,
     headers: &HeaderMap,
-    address: std::net::IpAddr,
+    address: IpAddr,
 ) -> Result<Response, OAuthError> {
     // Load.
     let sealed = form.one("transaction")?.unwrap_or_default();
@@ -93,6 +109,7 @@ async fn decision(
         client: &client,
         transaction: &transaction,
         sealed,
+        headers,
         address,
     };
     match form.required("decision", "decision is missing")? {
@@ -110,7 +127,8 @@ struct Consent<'a> {
     client: &'a ClientMetadata,
     transaction: &'a Transaction,
     sealed: &'a str,
-    address: std::net::IpAddr,
+    headers: &'a HeaderMap,
+    address: IpAddr,
 }
 
 impl Consent<'_> {
@@ -120,42 +138,11 @@ impl Consent<'_> {
             return Ok(self.page_again(StatusCode::BAD_REQUEST, "Choose the server first."));
         };
 
-        // Every attempt counts as wrong until it is found right.
-        let elapsed = app.ports.clock.elapsed();
-        let attempt =
-            match app
-                .attempts
-                .begin(self.address, app.policy.sign_in.is_guessable(), elapsed)
-            {
-                Ok(attempt) => attempt,
-                Err(wait) => {
-                    app.journal.record(&Event::SignInBlocked {
-                        address: self.address,
-                        wait,
-                    });
-                    return Ok(respond::notice(app, &Notice::TooManyAttempts { wait }));
-                }
-            };
-        if !app
-            .policy
-            .sign_in
-            .is_proved_by(form.one("secret")?.unwrap_or_default())
-        {
-            app.journal.record(&Event::SignInFailed {
-                address: self.address,
-                left: attempt.left,
-            });
-            if attempt.slows_all {
-                app.journal.record(&Event::GuessingSlowed);
-            }
-            let problem = match attempt.left {
-                0 => "That is not right. Wait 15 minutes before you try again.".to_owned(),
-                1 => "That is not right. One attempt is left.".to_owned(),
-                left => format!("That is not right. {left} attempts are left."),
-            };
-            return Ok(self.page_again(StatusCode::UNAUTHORIZED, &problem));
-        }
-        app.attempts.succeeded(&attempt);
+        let secret = form.one("secret")?.unwrap_or_default();
+        let known_browser = match self.sign_in().with(secret).await {
+            Ok(cookie) => cookie,
+            Err(no) => return self.not_signed_in(no),
+        };
 
         let expires_at = app.ports.clock.now() + app.policy.tokens.code_lifetime;
         let approved = Decision::Approved(IssuedCode {
@@ -191,11 +178,45 @@ impl Consent<'_> {
             }
         }
         let to = self.transaction.return_address();
-        Ok(respond::see_other(&to.with_code(&code, &app.policy.issuer)))
+        let mut response = respond::see_other(&to.with_code(&code, &app.policy.issuer));
+        response
+            .headers_mut()
+            .insert(header::SET_COOKIE, known_browser);
+        Ok(response)
+    }
+
+    fn sign_in(&self) -> SignIn<'_> {
+        SignIn {
+            app: self.app,
+            headers: self.headers,
+            address: self.address,
+            transaction: self.transaction.id,
+        }
+    }
+
+    fn not_signed_in(&self, why: NotSignedIn) -> Result<Response, OAuthError> {
+        let left = match why {
+            NotSignedIn::Wrong { left } => left,
+            NotSignedIn::Blocked { wait } => {
+                return Ok(respond::notice(self.app, &Notice::TooManyAttempts { wait }));
+            }
+            NotSignedIn::PageSpent => return Ok(respond::notice(self.app, &Notice::PageSpent)),
+            NotSignedIn::Store(error) => return Err(error.into()),
+        };
+        let problem = match left {
+            0 => "That is not right. Wait 15 minutes before you try again.".to_owned(),
+            1 => "That is not right. One attempt is left.".to_owned(),
+            left => format!("That is not right. {left} attempts are left."),
+        };
+        Ok(self.page_again(StatusCode::UNAUTHORIZED, &problem))
     }
 
     async fn deny(&self) -> Result<Response, OAuthError> {
         let app = self.app;
+        // Nobody proved anything, and yet a record is kept: that its approval is refused.
+        if let Err(wait) = self.admit_denial() {
+            return Ok(respond::notice(app, &Notice::TooManyDenials { wait }));
+        }
         let code = app.keys.authorization_code(&self.transaction.id);
         let expires_at = self.transaction.expires_at;
         if app
@@ -214,6 +235,25 @@ impl Consent<'_> {
         Ok(respond::see_other(
             &to.with_error(&error, &app.policy.issuer),
         ))
+    }
+
+    /// Counts one more denial, or refuses it.
+    fn admit_denial(&self) -> Result<(), Duration> {
+        let app = self.app;
+        let now = app.ports.clock.elapsed();
+        let refusal = |limit| {
+            let address = Some(self.address);
+            move |wait| {
+                app.journal.record(&Event::Limited { limit, address });
+                wait
+            }
+        };
+        app.denials_of
+            .take(rates::network(self.address), Some(DENIALS_PER_ADDRESS), now)
+            .map_err(refusal(Limit::DenialsPerAddress))?;
+        app.denials
+            .take(Some(DENIALS), now)
+            .map_err(refusal(Limit::Denials))
     }
 
     /// The upstream that the request named, or else that the person chose.

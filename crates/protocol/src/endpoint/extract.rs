@@ -1,6 +1,6 @@
 //! What endpoints take from a request: a permit, an authenticated client, a form, a cookie.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -12,8 +12,9 @@ use super::App;
 use crate::{
     documents::{self, NotLoaded},
     grants::LiveGrant,
+    journal::{Event, Limit},
     oauth::{
-        access_token::{AccessToken, Family},
+        access_token::Family,
         bearer::{self, Refused},
         client::{Client, PreregisteredClient},
         client_assertion::{self, Once, UnverifiedAssertion},
@@ -27,6 +28,7 @@ use crate::{
     },
     policy::UpstreamPolicy,
     ports::StoreError,
+    rates,
     records::Read,
 };
 
@@ -70,6 +72,8 @@ impl Permit {
 #[derive(Debug)]
 pub(super) enum NoPermit {
     Refused(Refused),
+    /// What was presented is no token that we ever made.
+    NotOurs,
     Store(StoreError),
 }
 
@@ -83,7 +87,7 @@ pub(super) async fn permit(
     let text = bearer::presented(headers, uri.query()).map_err(NoPermit::Refused)?;
     let invalid = NoPermit::Refused(Refused::InvalidToken);
     let Some(token) = app.keys.recognise_access_token(text) else {
-        return Err(invalid);
+        return Err(NoPermit::NotOurs);
     };
     let now = app.ports.clock.now();
     if token.expires_at <= now {
@@ -98,9 +102,7 @@ pub(super) async fn permit(
     if !token.opens(&live.grant, upstream, now) {
         return Err(invalid);
     }
-    if live.use_is_news(token.generation) {
-        record_use(app, &token).await;
-    }
+    app.grants.note_use(token.family, &live, token.generation);
     Ok(Permit {
         upstream: Arc::clone(upstream),
         family: token.family,
@@ -120,32 +122,36 @@ pub(super) async fn live_grant(
     Ok(read.map(|read| app.grants.learn(family, read, elapsed)))
 }
 
-/// Writes down that an access token of this generation arrived, so the answer that carried it was
-/// not lost. Once per generation; a store in trouble does not stop the call, and a rotation that
-/// comes between makes it moot.
-async fn record_use(app: &App, token: &AccessToken) {
-    let Ok(Some(read)) = app.records().grant(token.family).await else {
-        return;
+/// Writes down that an access token of `generation` arrived, so the answer that carried it was not
+/// lost. Whether that is done with: written, or made moot by a rotation. Once per generation, and
+/// no call waits for it.
+pub(super) async fn record_use(
+    app: &App,
+    family: Family,
+    generation: u32,
+) -> Result<bool, StoreError> {
+    let Some(read) = app.records().grant(family).await? else {
+        return Ok(true);
     };
-    if read.record.generation != token.generation || read.record.access_used {
-        return;
+    if read.record.generation != generation || read.record.access_used {
+        return Ok(true);
     }
     let used = Grant {
         access_used: true,
         ..read.record
     };
-    if let Ok(true) = app
+    let is_written = app
         .records()
-        .replace_grant(token.family, read.version, &used)
-        .await
-    {
+        .replace_grant(family, read.version, &used)
+        .await?;
+    if is_written {
         let read = Read {
             record: used,
             version: read.version + 1,
         };
-        app.grants
-            .learn(token.family, read, app.ports.clock.elapsed());
+        app.grants.learn(family, read, app.ports.clock.elapsed());
     }
+    Ok(is_written)
 }
 
 /// How a client is known here.
@@ -233,6 +239,7 @@ pub(super) async fn authenticated_client(
     app: &App,
     headers: &HeaderMap,
     form: &Form,
+    address: IpAddr,
 ) -> Result<AuthenticatedClient, NotAuthenticated> {
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter();
     let authorization = authorizations.next();
@@ -266,7 +273,17 @@ pub(super) async fn authenticated_client(
             Known::Registered(read) => read.record.secret_digest.as_ref(),
             Known::ByDocument(_) => None,
         };
-        presented.proves(secret_digest).map_err(refused)?;
+        let is_guessable = secret_digest.is_some();
+        if is_guessable {
+            // Before it is compared: else a right guess would still be told from a wrong one.
+            admit_secret(app, &presented.client_id, address).map_err(refused)?;
+        }
+        if let Err(error) = presented.proves(secret_digest) {
+            if is_guessable {
+                count_wrong_secret(app, &presented.client_id, address);
+            }
+            return Err(refused(error));
+        }
         None
     };
     Ok(AuthenticatedClient {
@@ -337,6 +354,56 @@ impl From<NotLoaded> for OAuthError {
             }
         }
     }
+}
+
+/// Refuses an attempt with a client's secret after too many wrong ones from the same address. One
+/// client's guessers keep no other client out, nor the same one elsewhere.
+fn admit_secret(app: &App, client_id: &ClientId, address: IpAddr) -> Result<(), OAuthError> {
+    let wait = app.wrong_secrets_of.wait(
+        &(client_id.clone(), rates::network(address)),
+        app.policy.limits.wrong_tokens_per_address,
+        app.ports.clock.elapsed(),
+    );
+    if wait.is_zero() {
+        return Ok(());
+    }
+    app.journal.record(&Event::Limited {
+        limit: Limit::WrongSecrets,
+        address: Some(address),
+    });
+    Err(OAuthError::too_many_requests(
+        "too many wrong client secrets were sent from there, try again later",
+        wait,
+    ))
+}
+
+fn count_wrong_secret(app: &App, client_id: &ClientId, address: IpAddr) {
+    // Used up is told with the next attempt.
+    let _ = app.wrong_secrets_of.take(
+        (client_id.clone(), rates::network(address)),
+        app.policy.limits.wrong_tokens_per_address,
+        app.ports.clock.elapsed(),
+    );
+}
+
+/// Counts a text that is no token or code of ours, and refuses it when there were too many from the
+/// same address. Nobody can guess one; this keeps guessers from filling the logs with it. It is
+/// asked only when the text was found wrong, so that whoever holds a token never meets it.
+pub(super) fn admit_wrong_token(app: &App, address: IpAddr) -> Result<(), OAuthError> {
+    let limit = app.policy.limits.wrong_tokens_per_address;
+    let now = app.ports.clock.elapsed();
+    app.wrong_tokens_of
+        .take(rates::network(address), limit, now)
+        .map_err(|wait| {
+            app.journal.record(&Event::Limited {
+                limit: Limit::WrongTokens,
+                address: Some(address),
+            });
+            OAuthError::too_many_requests(
+                "too many wrong tokens were sent from there, try again later",
+                wait,
+            )
+        })
 }
 
 /// Why a request body was not taken.

@@ -1,10 +1,12 @@
 //! The proxied endpoint: bearer check, then the request goes to the upstream and its answer comes
 //! back, both as they stream. Nothing in here reads a body.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
 use http_body_util::Limited;
 
 use super::{
@@ -14,15 +16,24 @@ use super::{
 };
 use crate::{
     forward::{
+        client_address::client_address,
         headers::{self, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, MCP_SESSION_ID},
         origin,
     },
-    journal::{self, CallRefused, Caller, Endpoint, Era, Event, UpstreamFailed},
-    oauth::{bearer::Challenges, grant::Grant, metadata::PROTECTED_RESOURCE},
+    journal::{self, CallRefused, Caller, Endpoint, Era, Event, Limit, UpstreamFailed},
+    oauth::{
+        bearer::{Challenges, Refused},
+        grant::Grant,
+        metadata::PROTECTED_RESOURCE,
+    },
     policy::{Destination, Policy, UpstreamPolicy},
     ports::UpstreamError,
     token::Purpose,
 };
+
+/// After how long a grant with too many streams may ask for one again. The end of a stream whose
+/// client has vanished is seen within half a minute.
+const PLACE_SOON: Duration = Duration::from_secs(10);
 
 /// One upstream, with what every refusal needs made beforehand.
 pub(crate) struct Route {
@@ -65,6 +76,7 @@ pub(super) async fn answer_mcp_request(
     app: &App,
     route: &Route,
     request: Request<Body>,
+    peer: IpAddr,
 ) -> Response<Body> {
     let noted = Noted::of(&request);
     // The origin first: a page that may not call learns nothing, not even how to sign in.
@@ -76,7 +88,7 @@ pub(super) async fn answer_mcp_request(
         if origin.is_some() && cors::is_preflight(request.method(), request.headers()) {
             cors::preflight(request.headers())
         } else {
-            answer(app, route, noted, request).await
+            answer(app, route, noted, request, peer).await
         };
     if let Some(origin) = origin {
         cors::allow(origin, response.headers_mut());
@@ -84,30 +96,43 @@ pub(super) async fn answer_mcp_request(
     response
 }
 
-async fn answer(app: &App, route: &Route, noted: Noted, request: Request<Body>) -> Response<Body> {
+async fn answer(
+    app: &App,
+    route: &Route,
+    noted: Noted,
+    request: Request<Body>,
+    peer: IpAddr,
+) -> Response<Body> {
     let permit = match extract::permit(app, &route.upstream, request.headers(), request.uri()).await
     {
         Ok(permit) => permit,
         Err(NoPermit::Refused(why)) => {
-            let is_with_slash =
-                request.uri().path().strip_prefix(&*route.upstream.path) == Some("/");
-            let challenges = if is_with_slash {
-                &route.challenges_with_slash
-            } else {
-                &route.challenges
+            return challenge(app, route, &noted, request.uri(), why);
+        }
+        Err(NoPermit::NotOurs) => {
+            let trusted = &app.policy.trusted_proxies;
+            let address = client_address(peer, request.headers(), trusted);
+            return match extract::admit_wrong_token(app, address) {
+                Ok(()) => challenge(app, route, &noted, request.uri(), Refused::InvalidToken),
+                Err(error) => respond::refused(app, Endpoint::Mcp, &error, false),
             };
-            let why_refused = CallRefused::Bearer(why);
-            let mut response = refuse(app, &route.upstream, &noted, None, why_refused);
-            let challenge = challenges.answering(why);
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, challenge);
-            return response;
         }
         Err(NoPermit::Store(error)) => {
             return respond::refused(app, Endpoint::Mcp, &error.into(), false);
         }
     };
+    let (calls, rate) = (&permit.live().calls, app.policy.limits.calls_per_grant);
+    if let Err(wait) = calls.take(rate, app.ports.clock.elapsed()) {
+        let grant = &permit.live().grant;
+        return refuse_by_limit(
+            app,
+            &route.upstream,
+            &noted,
+            grant,
+            Limit::CallsPerGrant,
+            wait,
+        );
+    }
     match Call::new(app, route, request, &permit) {
         Ok(call) => call.forward(permit, noted).await,
         Err(why) => {
@@ -115,6 +140,35 @@ async fn answer(app: &App, route: &Route, noted: Noted, request: Request<Body>) 
             refuse(app, &route.upstream, &noted, grant, why)
         }
     }
+}
+
+/// Tells a client without a good token how to get one.
+fn challenge(app: &App, route: &Route, noted: &Noted, uri: &Uri, why: Refused) -> Response<Body> {
+    let is_with_slash = uri.path().strip_prefix(&*route.upstream.path) == Some("/");
+    let challenges = if is_with_slash {
+        &route.challenges_with_slash
+    } else {
+        &route.challenges
+    };
+    let mut response = refuse(app, &route.upstream, noted, None, CallRefused::Bearer(why));
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, challenges.answering(why));
+    response
+}
+
+/// Answers a call that a limit of its grant keeps from the upstream.
+fn refuse_by_limit(
+    app: &App,
+    upstream: &UpstreamPolicy,
+    noted: &Noted,
+    grant: &Grant,
+    limit: Limit,
+    wait: Duration,
+) -> Response<Body> {
+    let mut response = refuse(app, upstream, noted, Some(grant), CallRefused::Limit(limit));
+    respond::come_back_after(&mut response, wait);
+    response
 }
 
 /// Answers a call that does not reach the upstream.
@@ -246,6 +300,22 @@ impl<'a> Call<'a> {
             request,
         } = self;
         let (family, live) = (permit.family(), Arc::clone(permit.live()));
+        let place = if headers::asks_for_stream(request.method(), request.headers()) {
+            let most = app.policy.limits.streams_per_grant;
+            let Some(place) = app.streams.reserve(family, most) else {
+                return refuse_by_limit(
+                    app,
+                    upstream,
+                    &noted,
+                    &live.grant,
+                    Limit::StreamsPerGrant,
+                    PLACE_SOON,
+                );
+            };
+            Some(place)
+        } else {
+            None
+        };
         let started = app.ports.clock.elapsed();
         let response = match app.ports.upstream.send(permit, request).await {
             Ok(response) => response,
@@ -283,7 +353,7 @@ impl<'a> Call<'a> {
         }
         parts.extensions = Extensions::new();
         let body = if headers::is_event_stream(&parts.headers) {
-            app.streams.until_end_of(family, body)
+            app.streams.until_end_of(family, place, body)
         } else {
             body
         };

@@ -4,7 +4,7 @@ use axum::{
     extract::{Path, State},
     response::Response,
 };
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 
 use super::{App, respond};
@@ -22,13 +22,14 @@ pub(super) async fn describe_authorization_server(State(app): State<App>) -> Res
 pub(super) async fn describe_authorization_server_at(
     State(app): State<App>,
     Path(path): Path<String>,
+    uri: Uri,
 ) -> Response {
     match upstream_at(&app, &path) {
         Some(_) => document(&AuthorizationServer::new(
             &app.policy.issuer,
             &app.policy.clients,
         )),
-        None => respond::not_found(),
+        None => respond::not_found(&app, &uri),
     }
 }
 
@@ -36,6 +37,7 @@ pub(super) async fn describe_authorization_server_at(
 pub(super) async fn describe_resource(
     State(app): State<App>,
     Path(path): Path<String>,
+    uri: Uri,
 ) -> Response {
     // An address that was typed with a slash at its end is described with it.
     let plain = path.strip_suffix('/').unwrap_or(&path);
@@ -48,19 +50,19 @@ pub(super) async fn describe_resource(
                 &resource,
             ))
         }
-        None => respond::not_found(),
+        None => respond::not_found(&app, &uri),
     }
 }
 
 /// The same at the root, when there is just one resource that could be meant.
-pub(super) async fn describe_only_resource(State(app): State<App>) -> Response {
+pub(super) async fn describe_only_resource(State(app): State<App>, uri: Uri) -> Response {
     match &app.policy.upstreams[..] {
         [only] => document(&ProtectedResource::new(
             &app.policy.issuer,
             only,
             only.resource.as_str(),
         )),
-        _ => respond::not_found(),
+        _ => respond::not_found(&app, &uri),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod pages;
 pub mod register;
 pub mod respond;
 pub mod revoke;
+mod sign_in;
 pub mod token;
 
 use std::{net::IpAddr, ops::Deref, sync::Arc};
@@ -22,6 +23,7 @@ use axum::{
     middleware,
     routing::{any, get, post},
 };
+use futures_util::StreamExt;
 use http::{HeaderValue, Request, Response};
 use tower::ServiceExt;
 
@@ -29,15 +31,22 @@ use crate::{
     documents::Documents,
     forward::origin,
     grants::LiveGrants,
-    identity::backoff::Attempts,
+    identity::backoff::{Attempts, KnownStrangers},
     journal::Journal,
-    oauth::metadata::{AUTHORIZATION_SERVER, PROTECTED_RESOURCE},
+    oauth::{
+        identifiers::ClientId,
+        metadata::{AUTHORIZATION_SERVER, PROTECTED_RESOURCE},
+    },
     policy::Policy,
     ports::{Clock, Entropy, Fetch, Store, Upstream},
+    rates::{Bucket, Buckets},
     records::Records,
     streams::Streams,
     token::Keys,
 };
+
+/// How many uses are written at the same time; SQLite writes them in one transaction.
+const USES_AT_ONCE: usize = 64;
 
 /// Everything that lives as long as the program.
 #[derive(Clone)]
@@ -63,6 +72,19 @@ pub struct Parts {
     pub(crate) streams: Streams,
     /// Wrong passphrases and PINs.
     pub(crate) attempts: Attempts,
+    pub(crate) strangers: KnownStrangers,
+    /// Denials by address.
+    pub(crate) denials_of: Buckets<IpAddr>,
+    pub(crate) denials: Bucket,
+    /// Texts by address that are no tokens or codes of ours.
+    pub(crate) wrong_tokens_of: Buckets<IpAddr>,
+    /// Wrong secrets by client and address.
+    pub(crate) wrong_secrets_of: Buckets<(ClientId, IpAddr)>,
+    /// The last look at whether the store takes writes.
+    pub(crate) readiness: health::Readiness,
+    /// Registrations by address.
+    pub(crate) registrations_of: Buckets<IpAddr>,
+    pub(crate) registrations: Bucket,
     /// Refresh answers given again, counted by the rotation that they repeat.
     pub(crate) repetitions: token::Repetitions,
     pub(crate) routes: mcp::Routes,
@@ -80,6 +102,14 @@ impl App {
             documents: Documents::default(),
             streams: Streams::default(),
             attempts: Attempts::default(),
+            strangers: KnownStrangers::default(),
+            denials_of: Buckets::default(),
+            denials: Bucket::default(),
+            wrong_tokens_of: Buckets::default(),
+            wrong_secrets_of: Buckets::default(),
+            readiness: health::Readiness::default(),
+            registrations_of: Buckets::default(),
+            registrations: Bucket::default(),
             repetitions: token::Repetitions::default(),
             routes: mcp::Routes::new(&policy),
             content_security_policy,
@@ -101,6 +131,24 @@ impl App {
                 self.streams.end(family);
             }
         }
+    }
+
+    /// Writes down which access tokens were used for the first time, so that a refresh with the
+    /// predecessor is not taken for a lost answer. What the store does not take now is tried again
+    /// the next time. The host calls this every few seconds, and before it ends.
+    pub async fn write_uses(&self) {
+        let uses = futures_util::stream::iter(self.grants.unwritten_uses());
+        let write = |(family, generation)| async move {
+            if let Ok(true) = extract::record_use(self, family, generation).await {
+                self.grants.use_is_written(family, generation);
+            }
+        };
+        uses.for_each_concurrent(USES_AT_ONCE, write).await;
+    }
+
+    /// What everything that happens is told to.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     pub(crate) fn records(&self) -> Records<'_> {
@@ -145,7 +193,7 @@ impl Front {
             return respond::misdirected(&self.app, request.headers());
         }
         if let Some(route) = self.app.routes.find(request.uri().path()) {
-            return mcp::answer_mcp_request(&self.app, route, request).await;
+            return mcp::answer_mcp_request(&self.app, route, request, peer).await;
         }
         request.extensions_mut().insert(Peer(peer));
         // Boxed, or every call would carry room for the router's state.

@@ -1,8 +1,9 @@
 //! Dynamic client registration (RFC 7591).
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use axum::{
+    Extension,
     extract::{Request, State},
     response::Response,
 };
@@ -10,12 +11,13 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::{
-    App,
+    App, Peer,
     extract::{self, NoBody},
     respond,
 };
 use crate::{
-    journal::{Endpoint, Event},
+    forward::client_address::client_address,
+    journal::{Endpoint, Event, Limit},
     oauth::{
         client::{Client, ClientMetadata},
         client_auth::{AuthMethod, secret_digest},
@@ -23,7 +25,7 @@ use crate::{
         identifiers::ClientId,
         redirect_uri::RedirectUri,
     },
-    token,
+    rates, token,
 };
 
 /// How long a registration stays that nothing was approved for.
@@ -48,7 +50,11 @@ struct Registered<'a> {
 }
 
 /// `POST /register`.
-pub(super) async fn register_client(State(app): State<App>, request: Request) -> Response {
+pub(super) async fn register_client(
+    State(app): State<App>,
+    Extension(Peer(peer)): Extension<Peer>,
+    request: Request,
+) -> Response {
     if !app.policy.clients.registration {
         let error = OAuthError::access_denied(
             "clients cannot register here, ask the operator for a client_id",
@@ -65,14 +71,16 @@ pub(super) async fn register_client(State(app): State<App>, request: Request) ->
         Ok(content) => content,
         Err(no_body) => return respond::no_body(&app, Endpoint::Register, &no_body),
     };
-    match register(&app, &content).await {
+    let address = client_address(peer, &parts.headers, &app.policy.trusted_proxies);
+    match register(&app, &content, address).await {
         Ok(response) => response,
         Err(error) => respond::refused(&app, Endpoint::Register, &error, false),
     }
 }
 
-async fn register(app: &App, content: &[u8]) -> Result<Response, OAuthError> {
+async fn register(app: &App, content: &[u8], address: IpAddr) -> Result<Response, OAuthError> {
     let metadata = ClientMetadata::parse(content)?;
+    admit(app, address)?;
     let now = app.ports.clock.now();
     let entropy = &*app.ports.entropy;
     let secret = match metadata.token_endpoint_auth_method {
@@ -111,4 +119,31 @@ async fn register(app: &App, content: &[u8]) -> Result<Response, OAuthError> {
             response_types: ["code"],
         },
     ))
+}
+
+/// Counts one more registration from `address`, or refuses it. Only what would be kept counts.
+fn admit(app: &App, address: IpAddr) -> Result<(), OAuthError> {
+    let limits = &app.policy.limits;
+    let now = app.ports.clock.elapsed();
+    let refusal = |limit, wait| {
+        app.journal.record(&Event::Limited {
+            limit,
+            address: Some(address),
+        });
+        OAuthError::too_many_requests(
+            "too many clients registered just now, try again later",
+            wait,
+        )
+    };
+    // By address first, so that what one address has too much takes nothing from the others.
+    app.registrations_of
+        .take(
+            rates::network(address),
+            limits.registrations_per_address,
+            now,
+        )
+        .map_err(|wait| refusal(Limit::RegistrationsPerAddress, wait))?;
+    app.registrations
+        .take(limits.registrations, now)
+        .map_err(|wait| refusal(Limit::Registrations, wait))
 }

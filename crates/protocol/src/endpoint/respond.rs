@@ -17,7 +17,7 @@ use super::{
     pages::{MessagePage, WayBack},
 };
 use crate::{
-    journal::{CallRefused, Endpoint, Event, UpstreamFailed},
+    journal::{CallRefused, Endpoint, Event, Limit, UpstreamFailed},
     oauth::{
         authorization::Refusal,
         bearer,
@@ -28,8 +28,8 @@ use crate::{
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Seconds after which a client may try again when the store is in trouble.
-const RETRY_SOON: HeaderValue = HeaderValue::from_static("5");
+/// After how long a client may try again when the store is in trouble.
+const RETRY_SOON: Duration = Duration::from_secs(5);
 /// The methods that are passed on to upstreams.
 const PASSED_ON: HeaderValue =
     HeaderValue::from_static("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
@@ -57,7 +57,8 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
 }
 
 /// There is nothing at this path. JSON, since discovery stumbles over pages.
-pub(super) fn not_found() -> Response<Body> {
+pub(super) fn not_found(app: &App, uri: &Uri) -> Response<Body> {
+    app.journal.record(&Event::NotFound { path: uri.path() });
     json(
         StatusCode::NOT_FOUND,
         &json!({ "error": "not_found", "error_description": "there is nothing at this address" }),
@@ -66,8 +67,7 @@ pub(super) fn not_found() -> Response<Body> {
 
 /// What every path but ours is answered with.
 pub(super) async fn nothing_here(State(app): State<App>, uri: Uri) -> Response<Body> {
-    app.journal.record(&Event::NotFound { path: uri.path() });
-    not_found()
+    not_found(&app, &uri)
 }
 
 /// What a person sees who opens the public address in a browser. Programs find nothing there, and
@@ -143,7 +143,7 @@ pub fn overloaded() -> Response<Body> {
         &json!({ "error": "temporarily_unavailable", "error_description": "the server is overloaded; try again in a few seconds" }),
     );
     let headers = response.headers_mut();
-    headers.insert(header::RETRY_AFTER, RETRY_SOON);
+    headers.insert(header::RETRY_AFTER, seconds(RETRY_SOON).into());
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -155,6 +155,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::AccessDenied => StatusCode::FORBIDDEN,
         ErrorCode::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorCode::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::BAD_REQUEST,
     }
 }
@@ -180,10 +181,29 @@ pub(super) fn refused(
             HeaderValue::from_static("Basic realm=\"mcp-oauth-proxy\""),
         );
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, RETRY_SOON);
-    }
+    tell_when_to_retry(headers, error);
     response
+}
+
+/// Says in `Retry-After` when to come back, in whole seconds.
+fn tell_when_to_retry(headers: &mut HeaderMap, error: &OAuthError) {
+    let soon = (error.code == ErrorCode::TemporarilyUnavailable).then_some(RETRY_SOON);
+    if let Some(wait) = error.retry_after.or(soon) {
+        headers.insert(header::RETRY_AFTER, seconds(wait).into());
+    }
+}
+
+/// Says when a refused call may be tried again.
+pub(super) fn come_back_after(response: &mut Response<Body>, wait: Duration) {
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, seconds(wait).into());
+}
+
+/// Whole seconds that are not too few.
+fn seconds(wait: Duration) -> u64 {
+    let begun = u64::from(wait.subsec_nanos() > 0);
+    (wait.as_secs() + begun).max(1)
 }
 
 /// A request body that was not taken, to a program.
@@ -262,11 +282,7 @@ fn error_page(
         request_id,
     };
     let mut response = self::page(app, status, page.render());
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, RETRY_SOON);
-    }
+    tell_when_to_retry(response.headers_mut(), error);
     response
 }
 
@@ -348,6 +364,11 @@ pub(super) enum Notice {
     TooManyAttempts {
         wait: Duration,
     },
+    /// So many wrong attempts came from the page that it is worth nothing any more.
+    PageSpent,
+    TooManyDenials {
+        wait: Duration,
+    },
 }
 
 /// The page that says so.
@@ -381,9 +402,9 @@ pub(super) fn notice(app: &App, notice: &Notice) -> Response<Body> {
             start_again,
         ),
         Notice::TooManyAttempts { wait } => {
-            waiting = match wait.as_secs() {
-                seconds @ 0..90 => format!("Wait {} seconds, then try again.", seconds.max(1)),
-                seconds => format!("Wait {} minutes, then try again.", seconds.div_ceil(60)),
+            waiting = match seconds(*wait) {
+                few @ 0..90 => format!("Wait {few} seconds, then try again."),
+                many => format!("Wait {} minutes, then try again.", many.div_ceil(60)),
             };
             (
                 StatusCode::TOO_MANY_REQUESTS,
@@ -392,6 +413,19 @@ pub(super) fn notice(app: &App, notice: &Notice) -> Response<Body> {
                 waiting.as_str(),
             )
         }
+        Notice::PageSpent => (
+            StatusCode::FORBIDDEN,
+            "Too many wrong attempts",
+            "So many wrong attempts were made from this page that nothing can be approved from it \
+             any more.",
+            start_again,
+        ),
+        Notice::TooManyDenials { .. } => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "Nothing was approved",
+            "So many requests were denied just now that this one is not written down.",
+            "Close this page: without an approval the app gets nothing.",
+        ),
     };
     let message = MessagePage {
         title,
@@ -401,10 +435,10 @@ pub(super) fn notice(app: &App, notice: &Notice) -> Response<Body> {
         request_id: None,
     };
     let mut response = page(app, status, message.render());
-    if let Notice::TooManyAttempts { wait } = notice {
+    if let Notice::TooManyAttempts { wait } | Notice::TooManyDenials { wait } = notice {
         response
             .headers_mut()
-            .insert(header::RETRY_AFTER, wait.as_secs().max(1).into());
+            .insert(header::RETRY_AFTER, seconds(*wait).into());
     }
     response
 }
@@ -462,6 +496,16 @@ pub(super) fn call_refused(why: CallRefused) -> Response<Body> {
             StatusCode::BAD_REQUEST,
             "invalid_request",
             "the request body could not be read to its end",
+        ),
+        CallRefused::Limit(Limit::StreamsPerGrant) => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_requests",
+            "too many event streams of this connection are open, end one first",
+        ),
+        CallRefused::Limit(_) => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_requests",
+            "too many calls came over this connection just now, try again shortly",
         ),
     };
     let mut response = json(
@@ -539,6 +583,10 @@ pub(super) fn is_length_limit(error: &(dyn Error + 'static)) -> bool {
 
 /// Writes a refusal into the journal, once; a failure with its cause, and an id that names it.
 fn note(app: &App, endpoint: Endpoint, error: &OAuthError) -> Option<String> {
+    if error.code == ErrorCode::TooManyRequests {
+        // The limit has said so.
+        return None;
+    }
     if !matches!(
         error.code,
         ErrorCode::ServerError | ErrorCode::TemporarilyUnavailable

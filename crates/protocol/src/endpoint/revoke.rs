@@ -1,65 +1,93 @@
 //! The revocation endpoint (RFC 7009). Any token of a grant ends the whole grant.
 
+use std::net::IpAddr;
+
 use axum::{
+    Extension,
     extract::{Request, State},
     response::Response,
 };
 use http::{HeaderMap, StatusCode};
 
 use super::{
-    App,
-    extract::{self, AuthenticatedClient, NotAuthenticated},
+    App, Peer,
+    extract::{self, NotAuthenticated},
     respond, token,
 };
 use crate::{
+    forward::client_address::client_address,
     journal::Endpoint,
-    oauth::{access_token::Family, form::Form, grant::Revoked, revocation},
+    oauth::{
+        access_token::Family,
+        form::Form,
+        grant::{Grant, Revoked},
+        revocation,
+    },
     ports::StoreError,
     token::PresentedRefreshToken,
 };
 
 /// `POST /revoke`. An unknown token, or another client's, is answered like a revoked one
 /// (RFC 7009 §2.2).
-pub(super) async fn revoke_token(State(app): State<App>, request: Request) -> Response {
+pub(super) async fn revoke_token(
+    State(app): State<App>,
+    Extension(Peer(peer)): Extension<Peer>,
+    request: Request,
+) -> Response {
     let (parts, body) = request.into_parts();
     let limit = app.policy.limits.oauth_body;
     let content = match extract::form_body(&parts.headers, body, limit).await {
         Ok(content) => content,
         Err(no_body) => return respond::no_body(&app, Endpoint::Revoke, &no_body),
     };
-    match end_grant(&app, &parts.headers, &content).await {
+    let address = client_address(peer, &parts.headers, &app.policy.trusted_proxies);
+    match end_grant(&app, &parts.headers, &content, address).await {
         Ok(()) => respond::empty(StatusCode::OK),
         Err(no) => respond::refused(&app, Endpoint::Revoke, &no.error, no.by_header),
     }
 }
 
-async fn end_grant(app: &App, headers: &HeaderMap, content: &[u8]) -> Result<(), NotAuthenticated> {
+async fn end_grant(
+    app: &App,
+    headers: &HeaderMap,
+    content: &[u8],
+    address: IpAddr,
+) -> Result<(), NotAuthenticated> {
     let form = Form::parse(content)?;
-    let mut client = extract::authenticated_client(app, headers, &form).await?;
+    let mut client = extract::authenticated_client(app, headers, &form, address).await?;
     let presented = form.required("token", "token is missing")?;
     let (family, refresh_token) = match app.keys.recognise_access_token(presented) {
         Some(access_token) => (access_token.family, None),
         None => match PresentedRefreshToken::parse(presented) {
             Some(refresh_token) => (refresh_token.family, Some(refresh_token)),
-            None => return Ok(()),
+            None => return unknown(app, address),
         },
     };
-    if names_own_grant(app, &client, family, refresh_token).await? {
+    let Some(grant) = genuine_grant(app, family, refresh_token).await? else {
+        return unknown(app, address);
+    };
+    if revocation::may_revoke(&client.client_id, client.proof, &grant) {
         client.spend(app).await?;
         token::revoke(app, family, Revoked::ByClient).await?;
     }
     Ok(())
 }
 
-async fn names_own_grant(
+/// An unknown token is as good as revoked, until there are too many of them.
+fn unknown(app: &App, address: IpAddr) -> Result<(), NotAuthenticated> {
+    extract::admit_wrong_token(app, address).map_err(NotAuthenticated::from)
+}
+
+/// The grant that a token names, if the token is one of its own.
+async fn genuine_grant(
     app: &App,
-    client: &AuthenticatedClient,
     family: Family,
     refresh_token: Option<PresentedRefreshToken>,
-) -> Result<bool, StoreError> {
-    let Some(read) = app.records().grant(family).await? else {
-        return Ok(false);
-    };
-    let is_genuine = refresh_token.is_none_or(|token| app.keys.is_genuine(&token, &read.record));
-    Ok(is_genuine && revocation::may_revoke(&client.client_id, client.proof, &read.record))
+) -> Result<Option<Grant>, StoreError> {
+    let grant = app.records().grant(family).await?.map(|read| read.record);
+    Ok(grant.filter(|grant| {
+        refresh_token
+            .as_ref()
+            .is_none_or(|token| app.keys.is_genuine(token, grant))
+    }))
 }

@@ -2,10 +2,12 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Mutex, PoisonError},
 };
 
 use axum::{
+    Extension,
     extract::{Request, State},
     response::Response,
 };
@@ -13,11 +15,12 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
 use super::{
-    App,
+    App, Peer,
     extract::{self, AuthenticatedClient, NotAuthenticated},
     respond,
 };
 use crate::{
+    forward::client_address::client_address,
     journal::{Endpoint, Event},
     oauth::{
         access_token::{AccessToken, Family},
@@ -35,7 +38,7 @@ use crate::{
         scope::Scope,
     },
     ports::Timestamp,
-    records::{Decision, Read},
+    records::{Decision, Read, UNUSED_CLIENT},
     token::{self, PresentedRefreshToken},
 };
 
@@ -57,14 +60,19 @@ struct Issued<'a> {
 }
 
 /// `POST /token`.
-pub(super) async fn answer_token_request(State(app): State<App>, request: Request) -> Response {
+pub(super) async fn answer_token_request(
+    State(app): State<App>,
+    Extension(Peer(peer)): Extension<Peer>,
+    request: Request,
+) -> Response {
     let (parts, body) = request.into_parts();
     let limit = app.policy.limits.oauth_body;
     let content = match extract::form_body(&parts.headers, body, limit).await {
         Ok(content) => content,
         Err(no_body) => return respond::no_body(&app, Endpoint::Token, &no_body),
     };
-    match exchange(&app, &parts.headers, &content).await {
+    let address = client_address(peer, &parts.headers, &app.policy.trusted_proxies);
+    match exchange(&app, &parts.headers, &content, address).await {
         Ok(response) => response,
         Err(no) => respond::refused(&app, Endpoint::Token, &no.error, no.by_header),
     }
@@ -74,6 +82,7 @@ async fn exchange(
     app: &App,
     headers: &HeaderMap,
     content: &[u8],
+    address: IpAddr,
 ) -> Result<Response, NotAuthenticated> {
     let form = Form::parse(content)?;
     if form.repeated("resource").is_some() {
@@ -86,14 +95,14 @@ async fn exchange(
         )
         .into());
     }
-    let mut client = extract::authenticated_client(app, headers, &form).await?;
+    let mut client = extract::authenticated_client(app, headers, &form, address).await?;
     let asked = Asked {
         scope: form.one("scope")?.map(str::to_owned),
         resource: asked_resource(app, &form)?,
     };
     Ok(match grant_type {
-        "authorization_code" => redeem(app, &mut client, &form, &asked).await?,
-        _ => refresh(app, &mut client, &form, asked).await?,
+        "authorization_code" => redeem(app, &mut client, &form, &asked, address).await?,
+        _ => refresh(app, &mut client, &form, asked, address).await?,
     })
 }
 
@@ -119,6 +128,7 @@ async fn redeem(
     client: &mut AuthenticatedClient,
     form: &Form,
     asked: &Asked,
+    address: IpAddr,
 ) -> Result<Response, OAuthError> {
     // Load.
     let code = form.required("code", "code is missing")?;
@@ -126,6 +136,7 @@ async fn redeem(
     let code_verifier = CodeVerifier::parse(code_verifier)?;
     let unknown = || OAuthError::invalid_grant("the code is not known");
     if !app.keys.is_authorization_code(code) {
+        extract::admit_wrong_token(app, address)?;
         return Err(unknown());
     }
     let Some(Decision::Approved(issued)) = app.records().decision(code).await? else {
@@ -158,7 +169,7 @@ async fn redeem(
         created_at: now,
         generation: 1,
         rotated_at: now,
-        rotated_with: Asked::default(),
+        rotated_with: None,
         access_used: false,
         salt: token::random(&*app.ports.entropy),
         idle_expires_at: now + tokens.refresh_idle,
@@ -198,16 +209,23 @@ async fn refresh(
     client: &mut AuthenticatedClient,
     form: &Form,
     asked: Asked,
+    address: IpAddr,
 ) -> Result<Response, OAuthError> {
-    let unknown = || OAuthError::invalid_grant("the refresh token is not known");
+    let unknown = || {
+        let few = extract::admit_wrong_token(app, address);
+        few.err()
+            .unwrap_or_else(|| OAuthError::invalid_grant("the refresh token is not known"))
+    };
     let presented = form.required("refresh_token", "refresh_token is missing")?;
     let presented = PresentedRefreshToken::parse(presented).ok_or_else(unknown)?;
     let family = presented.family;
     for _ in 0..MOST_TRIES {
         // Load.
-        let Some(read) = app.records().grant(family).await? else {
+        let Some(mut read) = app.records().grant(family).await? else {
             return Err(unknown());
         };
+        // What this process knows and the store is yet to be told.
+        read.record.access_used |= app.grants.was_used(family, read.record.generation);
         let grant = &read.record;
         if !app.keys.is_genuine(&presented, grant) {
             return Err(unknown());
@@ -328,15 +346,18 @@ fn contended() -> OAuthError {
     crate::ports::StoreError::new("the record changed at every try").into()
 }
 
-/// Keeps a client's registration at least as long as its newest grant. Written once in a while,
-/// not at every refresh: a registration outlives the grant that it was written for twice over.
+/// Keeps a client's registration at least as long as its newest grant. Written at the first grant,
+/// which is what tells a used client from an unused one, and then once in a while, not at every
+/// refresh: a registration outlives the grant that it was written for twice over.
 async fn keep_client(
     app: &App,
     client: &AuthenticatedClient,
     grant_expires_at: Timestamp,
 ) -> Result<(), OAuthError> {
-    let runs_out = |read: &&Read<Client>| read.record.expires_at < grant_expires_at;
-    let Some(read) = client.registration.as_ref().filter(runs_out) else {
+    let is_due = |read: &&Read<Client>| {
+        read.version == UNUSED_CLIENT || read.record.expires_at < grant_expires_at
+    };
+    let Some(read) = client.registration.as_ref().filter(is_due) else {
         return Ok(());
     };
     let expires_at = grant_expires_at + app.policy.tokens.refresh_idle;

@@ -2,7 +2,7 @@
 //! headers and whatever `Connection` names (RFC 9110 §7.6.1), the client's credentials and
 //! cookies, the upstream's challenges, cookies and CORS.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 /// The session of the era up to 2025-11-25.
 pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -139,6 +139,17 @@ fn is_named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
                     .eq_ignore_ascii_case(name.as_str().as_bytes())
             })
         })
+}
+
+/// Whether a request is for a stream of messages that goes on by itself, not for an answer that
+/// may come as one: a `GET`, and since 2026-07-28 a call of one method, which a header names.
+pub fn asks_for_stream(method: &Method, request: &HeaderMap) -> bool {
+    let names_listen = || {
+        request
+            .get(MCP_METHOD)
+            .is_some_and(|method| method == "subscriptions/listen")
+    };
+    method == Method::GET || method == Method::POST && names_listen()
 }
 
 /// Whether a body is a stream of server-sent events.

@@ -1,35 +1,53 @@
-//! Slowing down who guesses a passphrase or PIN: per address, and all together.
+//! Slowing down who guesses a passphrase or PIN: per guesser, per page, and all strangers together.
+//!
+//! The first two are counted in this process. What all strangers together have used up is a record
+//! in the store, so that neither a restart nor a second process gives them more.
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    hash::Hash,
+    net::IpAddr,
+    num::NonZeroUsize,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-/// Wrong attempts that one address may make before it has to wait.
-pub const PER_ADDRESS: u32 = 5;
+use lru::LruCache;
+use serde::{Deserialize, Serialize};
+
+use super::password::Kind;
+use crate::{ports::Timestamp, rates::Rate};
+
+/// Wrong attempts that one guesser may make before it has to wait.
+pub const PER_GUESSER: u32 = 5;
 /// How long it then has to wait, counted from the last of them.
 pub const WAIT: Duration = Duration::from_mins(15);
-/// Wrong attempts that all addresses together may make before every further one is slowed down.
-pub const GLOBAL_BURST: u32 = 10;
-/// How often, from then on, one attempt is let through.
-pub const GLOBAL_INTERVAL: Duration = Duration::from_secs(10);
-/// Addresses remembered; the one that failed longest ago makes room.
-const MOST_ADDRESSES: usize = 10_000;
+/// Wrong attempts that end one page, whoever made them.
+pub const PER_PAGE: u32 = 20;
+/// Guessers and pages remembered; the one that failed longest ago makes room.
+const MOST_REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).expect("a constant above zero");
+
+/// Who tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Guesser {
+    /// Whoever commands this address.
+    Stranger(IpAddr),
+    /// A browser in which the right secret was typed before. Strangers cannot use up its attempts.
+    KnownBrowser([u8; 16]),
+}
 
 /// Counts failed attempts. Every attempt counts as failed from the start, and is taken back when
 /// it turns out right: so a thousand at once are no better than one after another.
 ///
 /// Times are those of a monotonic clock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Attempts(Mutex<Counts>);
 
-#[derive(Debug, Default)]
+/// Known browsers are kept apart, so that no number of strangers pushes one out.
+#[derive(Debug)]
 struct Counts {
-    by_address: HashMap<IpAddr, Failures>,
-    /// When the global allowance would be whole again.
-    whole_at: Duration,
+    strangers: LruCache<Guesser, Failures>,
+    known_browsers: LruCache<Guesser, Failures>,
+    pages: LruCache<[u8; 16], u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,68 +59,58 @@ struct Failures {
 /// An attempt that may be looked at.
 #[derive(Debug)]
 pub struct Attempt {
-    block: IpAddr,
-    /// Further attempts of this address before it has to wait.
+    guesser: Guesser,
+    /// Further attempts of this guesser before it has to wait.
     pub left: u32,
-    counts_for_all: bool,
-    /// Whether this one used up the global allowance.
-    pub slows_all: bool,
+}
+
+/// Why an attempt is not looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    /// For so long.
+    For(Duration),
+    /// The page has seen too many.
+    PageSpent,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        // Unbounded so that nothing is allocated before it is needed; `put` keeps the bound.
+        Self(Mutex::new(Counts {
+            strangers: LruCache::unbounded(),
+            known_browsers: LruCache::unbounded(),
+            pages: LruCache::unbounded(),
+        }))
+    }
 }
 
 impl Attempts {
-    /// Starts an attempt from `address`, or says how long it has to wait first. What nobody can
-    /// guess, `is_guessable` being false, needs no limit on all addresses together, and so nobody
-    /// can use it up.
+    /// Whether an attempt would be looked at. Nothing is counted.
+    pub fn check(&self, guesser: Guesser, page: [u8; 16], now: Duration) -> Result<(), Blocked> {
+        self.counts().check(guesser, page, now).map(drop)
+    }
+
+    /// Starts an attempt on one page, or says why it is not looked at.
     pub fn begin(
         &self,
-        address: IpAddr,
-        is_guessable: bool,
+        guesser: Guesser,
+        page: [u8; 16],
         now: Duration,
-    ) -> Result<Attempt, Duration> {
-        let block = block(address);
+    ) -> Result<Attempt, Blocked> {
         let mut counts = self.counts();
-        let failures = counts
-            .by_address
-            .get(&block)
-            .copied()
-            .filter(|failures| now < failures.last + WAIT)
-            .unwrap_or(Failures {
-                count: 0,
-                last: now,
-            });
-        if failures.count >= PER_ADDRESS {
-            return Err((failures.last + WAIT).saturating_sub(now));
-        }
-        let whole_at = counts.whole_at.max(now) + GLOBAL_INTERVAL;
-        let allowance = now + GLOBAL_INTERVAL * GLOBAL_BURST;
-        if is_guessable {
-            if whole_at > allowance {
-                return Err(whole_at.saturating_sub(allowance));
-            }
-            counts.whole_at = whole_at;
-        }
-        if counts.by_address.len() >= MOST_ADDRESSES && !counts.by_address.contains_key(&block) {
-            counts.forget_oldest(now);
-        }
-        let count = failures.count + 1;
-        counts
-            .by_address
-            .insert(block, Failures { count, last: now });
+        let (failures, on_page) = counts.check(guesser, page, now)?;
+        let count = failures + 1;
+        put(counts.of(guesser), guesser, Failures { count, last: now });
+        put(&mut counts.pages, page, on_page + 1);
         Ok(Attempt {
-            block,
-            left: PER_ADDRESS - count,
-            counts_for_all: is_guessable,
-            slows_all: is_guessable && whole_at + GLOBAL_INTERVAL > allowance,
+            guesser,
+            left: PER_GUESSER - count,
         })
     }
 
-    /// Takes back an attempt that was right, and all earlier ones of its address.
+    /// Takes back an attempt that was right, and all earlier ones of its guesser.
     pub fn succeeded(&self, attempt: &Attempt) {
-        let mut counts = self.counts();
-        counts.by_address.remove(&attempt.block);
-        if attempt.counts_for_all {
-            counts.whole_at = counts.whole_at.saturating_sub(GLOBAL_INTERVAL);
-        }
+        self.counts().of(attempt.guesser).pop(&attempt.guesser);
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -111,129 +119,262 @@ impl Attempts {
 }
 
 impl Counts {
-    fn forget_oldest(&mut self, now: Duration) {
-        self.by_address
-            .retain(|_, failures| now < failures.last + WAIT);
-        if self.by_address.len() >= MOST_ADDRESSES {
-            let oldest = self
-                .by_address
-                .iter()
-                .min_by_key(|(_, failures)| failures.last);
-            if let Some(block) = oldest.map(|(block, _)| *block) {
-                self.by_address.remove(&block);
-            }
+    /// How often the guesser failed, and how many failed on the page, if neither is too much.
+    fn check(
+        &mut self,
+        guesser: Guesser,
+        page: [u8; 16],
+        now: Duration,
+    ) -> Result<(u32, u32), Blocked> {
+        let on_page = self.pages.peek(&page).copied().unwrap_or_default();
+        if on_page >= PER_PAGE {
+            return Err(Blocked::PageSpent);
+        }
+        let failures = self.of(guesser).peek(&guesser);
+        let Some(failures) = failures.filter(|failures| now < failures.last + WAIT) else {
+            return Ok((0, on_page));
+        };
+        if failures.count >= PER_GUESSER {
+            return Err(Blocked::For((failures.last + WAIT).saturating_sub(now)));
+        }
+        Ok((failures.count, on_page))
+    }
+
+    fn of(&mut self, guesser: Guesser) -> &mut LruCache<Guesser, Failures> {
+        match guesser {
+            Guesser::Stranger(_) => &mut self.strangers,
+            Guesser::KnownBrowser(_) => &mut self.known_browsers,
         }
     }
 }
 
-/// What one person commands: an IPv4 address, or an IPv6 network of 64 bits.
-fn block(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
-            address.to_bits() & !u128::from(u64::MAX),
-        )),
+fn put<K: Hash + Eq, V>(cache: &mut LruCache<K, V>, key: K, value: V) {
+    cache.put(key, value);
+    if cache.len() > MOST_REMEMBERED.get() {
+        cache.pop_lru();
     }
+}
+
+/// What strangers have used up of the attempts that all of them share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Strangers {
+    /// When the allowance would be whole again.
+    pub whole_at: Timestamp,
+}
+
+impl Strangers {
+    /// How often all strangers together may try a secret that a person chose. A passphrase leaves
+    /// them no chance at one attempt in ten seconds; of the million PINs of six digits, one in an
+    /// hour finds half in 57 years.
+    pub fn allowance(kind: Kind) -> Rate {
+        let interval = match kind {
+            Kind::Passphrase => Duration::from_secs(10),
+            Kind::Pin => Duration::from_hours(1),
+        };
+        Rate {
+            most: 10,
+            per: interval * 10,
+        }
+    }
+
+    /// One more attempt counted as wrong, or how long to wait for it.
+    pub fn with_one_more(self, kind: Kind, now: Timestamp) -> Result<Self, Duration> {
+        let rate = Self::allowance(kind);
+        // A clock that was set back must not lock anybody out for longer than the rate does.
+        let whole_at = self.whole_at.min(now + rate.per);
+        let since_1970 = |time: Timestamp| time - Timestamp(0);
+        let whole_at = rate.take(since_1970(whole_at), since_1970(now))?;
+        Ok(Self {
+            whole_at: Timestamp(0) + whole_at,
+        })
+    }
+
+    /// Whether nothing is left at `now`.
+    pub fn is_used_up(self, kind: Kind, now: Timestamp) -> bool {
+        self.with_one_more(kind, now).is_err()
+    }
+}
+
+/// What this process knows of that. The store may be behind it by what is just being written, so
+/// guesses at once cannot all be made on what one of them read.
+#[derive(Debug, Default)]
+pub struct KnownStrangers(Mutex<Strangers>);
+
+impl KnownStrangers {
+    /// Runs `try_it`, which says whether a stranger's attempt is right, unless all strangers have
+    /// to wait. `read` is what the store has. A wrong one is counted here at once; the answer is
+    /// what there is to write then.
+    pub fn attempt<T>(
+        &self,
+        read: Strangers,
+        kind: Kind,
+        now: Timestamp,
+        try_it: impl FnOnce() -> Tried<T>,
+    ) -> Result<(T, Option<Strangers>), Duration> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.whole_at = known.whole_at.max(read.whole_at);
+        let more = known.with_one_more(kind, now)?;
+        Ok(match try_it() {
+            Tried::Wrong(left) => {
+                *known = more;
+                (left, Some(more))
+            }
+            Tried::Otherwise(other) => (other, None),
+        })
+    }
+}
+
+/// What came of an attempt.
+#[derive(Debug)]
+pub enum Tried<T> {
+    Wrong(T),
+    /// It was right, or not looked at.
+    Otherwise(T),
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn address(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
+    const T0: Duration = Duration::from_hours(1);
+    const NOW: Timestamp = Timestamp(1_790_000_000);
+
+    fn stranger(last: u8) -> Guesser {
+        Guesser::Stranger(IpAddr::from([192, 0, 2, last]))
     }
 
-    const T0: Duration = Duration::from_hours(1);
+    fn page(n: u32) -> [u8; 16] {
+        u128::from(n).to_be_bytes()
+    }
 
     #[test]
     fn s1_08_five_wrong_attempts_make_one_address_wait_and_no_other() {
         let attempts = Attempts::default();
         for left in [4, 3, 2, 1, 0] {
-            assert_eq!(attempts.begin(address(1), true, T0).unwrap().left, left);
+            let attempt = attempts.begin(stranger(1), page(1), T0).unwrap();
+            assert_eq!(attempt.left, left);
         }
-        assert_eq!(attempts.begin(address(1), true, T0).unwrap_err(), WAIT);
-        assert!(attempts.begin(address(2), true, T0).is_ok());
+        let blocked = attempts.begin(stranger(1), page(2), T0).unwrap_err();
+        assert_eq!(blocked, Blocked::For(WAIT));
+        assert!(attempts.begin(stranger(2), page(1), T0).is_ok());
         let almost = T0 + WAIT.saturating_sub(Duration::from_secs(1));
-        assert_eq!(
-            attempts.begin(address(1), true, almost).unwrap_err(),
-            Duration::from_secs(1)
-        );
-        assert_eq!(attempts.begin(address(1), true, T0 + WAIT).unwrap().left, 4);
+        let blocked = attempts.begin(stranger(1), page(1), almost).unwrap_err();
+        assert_eq!(blocked, Blocked::For(Duration::from_secs(1)));
+        let attempt = attempts.begin(stranger(1), page(1), T0 + WAIT).unwrap();
+        assert_eq!(attempt.left, 4);
     }
 
     #[test]
-    fn a_right_attempt_clears_its_address() {
+    fn a_right_attempt_clears_its_guesser() {
         let attempts = Attempts::default();
-        for _ in 0..100 {
-            let attempt = attempts.begin(address(1), true, T0).unwrap();
+        for n in 0..100 {
+            let attempt = attempts.begin(stranger(1), page(n), T0).unwrap();
             attempts.succeeded(&attempt);
         }
     }
 
     #[test]
-    fn s2_08_ten_wrong_attempts_in_all_slow_everyone_down() {
+    fn a_question_counts_nothing() {
         let attempts = Attempts::default();
-        for last in 0..10 {
-            let attempt = attempts.begin(address(last), true, T0).unwrap();
-            assert_eq!(attempt.slows_all, last == 9);
+        for _ in 0..100 {
+            assert_eq!(attempts.check(stranger(1), page(1), T0), Ok(()));
         }
-        assert_eq!(
-            attempts.begin(address(99), true, T0).unwrap_err(),
-            GLOBAL_INTERVAL
-        );
-        assert!(
-            attempts
-                .begin(address(99), true, T0 + GLOBAL_INTERVAL)
-                .is_ok()
-        );
-        assert!(
-            attempts
-                .begin(address(98), true, T0 + GLOBAL_INTERVAL)
-                .is_err()
-        );
+        assert_eq!(attempts.begin(stranger(1), page(1), T0).unwrap().left, 4);
     }
 
+    /// N-CN-09
     #[test]
-    fn what_nobody_can_guess_is_limited_by_address_alone() {
+    fn twenty_wrong_attempts_end_a_page_whoever_made_them() {
         let attempts = Attempts::default();
-        for last in 0..100 {
-            assert!(!attempts.begin(address(last), false, T0).unwrap().slows_all);
+        for n in 0..20 {
+            assert!(attempts.begin(stranger(n), page(1), T0).is_ok());
         }
-        assert!(attempts.begin(address(100), true, T0).is_ok());
+        let blocked = attempts.begin(stranger(99), page(1), T0).unwrap_err();
+        assert_eq!(blocked, Blocked::PageSpent);
+        assert!(attempts.begin(stranger(99), page(2), T0).is_ok());
     }
 
     #[test]
-    fn s2_08_a_six_character_pin_is_out_of_reach_in_a_year() {
-        let per_year =
-            f64::from(365 * 24 * 60 * 60) / GLOBAL_INTERVAL.as_secs_f64() + f64::from(GLOBAL_BURST);
-        let pins = 36_f64.powi(6);
-        assert!(
-            per_year / pins < 0.002,
-            "a year of guessing finds {}",
-            per_year / pins
-        );
-    }
-
-    #[test]
-    fn one_ipv6_network_is_one_address() {
+    fn a_known_browser_has_attempts_of_its_own_that_strangers_cannot_make_it_lose() {
         let attempts = Attempts::default();
-        for host in 1..=5_u128 {
-            let address = Ipv6Addr::from_bits((0x2001_0db8 << 96) | host);
-            assert!(attempts.begin(address.into(), true, T0).is_ok());
+        let known = Guesser::KnownBrowser([7; 16]);
+        for n in 0..5 {
+            assert!(attempts.begin(known, page(n), T0).is_ok());
         }
-        let sixth = Ipv6Addr::from_bits((0x2001_0db8 << 96) | 6);
-        assert!(attempts.begin(sixth.into(), true, T0).is_err());
-        assert_eq!(block("::ffff:192.0.2.1".parse().unwrap()), address(1));
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let attempts = Attempts::default();
         for n in 0..20_000_u32 {
-            let now = T0 + GLOBAL_INTERVAL * n;
-            let _ = attempts.begin(IpAddr::from(n.to_be_bytes()), true, now);
-            assert!(attempts.counts().by_address.len() <= MOST_ADDRESSES);
+            let stranger = Guesser::Stranger(IpAddr::from(n.to_be_bytes()));
+            let _ = attempts.begin(stranger, page(n), T0);
+            let counts = attempts.counts();
+            assert!(counts.strangers.len() <= MOST_REMEMBERED.get());
+            assert!(counts.pages.len() <= MOST_REMEMBERED.get());
         }
+        let blocked = attempts.begin(known, page(99_999), T0).unwrap_err();
+        assert_eq!(blocked, Blocked::For(WAIT));
+    }
+
+    /// How many of `often` attempts at once are looked at.
+    fn passed(strangers: &mut Strangers, kind: Kind, now: Timestamp, often: u32) -> usize {
+        let once = |_: &u32| match strangers.with_one_more(kind, now) {
+            Ok(more) => {
+                *strangers = more;
+                true
+            }
+            Err(_) => false,
+        };
+        (0..often).filter(once).count()
+    }
+
+    #[test]
+    fn s2_08_ten_wrong_attempts_in_all_slow_every_stranger_down() {
+        for (kind, seconds) in [(Kind::Passphrase, 10), (Kind::Pin, 3600)] {
+            let mut strangers = Strangers::default();
+            assert!(!strangers.is_used_up(kind, NOW));
+            assert_eq!(passed(&mut strangers, kind, NOW, 1000), 10);
+            assert!(strangers.is_used_up(kind, NOW));
+            let interval = Duration::from_secs(seconds);
+            assert_eq!(strangers.with_one_more(kind, NOW), Err(interval));
+            assert_eq!(passed(&mut strangers, kind, NOW + interval, 1000), 1);
+        }
+    }
+
+    #[test]
+    fn strangers_at_once_make_no_more_attempts_on_what_one_of_them_read() {
+        let known = KnownStrangers::default();
+        let kind = Kind::Passphrase;
+        let attempt =
+            |read, tried: fn(()) -> Tried<()>| known.attempt(read, kind, NOW, || tried(()));
+        for _ in 0..100 {
+            let right = attempt(Strangers::default(), Tried::Otherwise);
+            assert_eq!(right, Ok(((), None)));
+        }
+        let wrong = (0..100).filter(|_| attempt(Strangers::default(), Tried::Wrong).is_ok());
+        assert_eq!(wrong.count(), 10);
+        assert!(attempt(Strangers::default(), Tried::Otherwise).is_err());
+
+        // And what another process wrote counts here.
+        let known = KnownStrangers::default();
+        let mut read = Strangers::default();
+        passed(&mut read, kind, NOW, 10);
+        let right = known.attempt(read, kind, NOW, || Tried::Otherwise(()));
+        assert_eq!(right, Err(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_locks_nobody_out_for_longer() {
+        let mut strangers = Strangers::default();
+        passed(&mut strangers, Kind::Pin, NOW, 10);
+        let back = Timestamp(NOW.0 - 365 * 24 * 3600);
+        let wait = strangers.with_one_more(Kind::Pin, back).unwrap_err();
+        assert_eq!(wait, Duration::from_hours(1));
+    }
+
+    /// Of six digits, the weakest that is taken.
+    #[test]
+    fn s2_08_a_pin_is_out_of_reach_in_a_year() {
+        let rate = Strangers::allowance(Kind::Pin);
+        let year = Duration::from_hours(365 * 24);
+        let attempts = f64::from(rate.most) + year.as_secs_f64() / rate.interval().as_secs_f64();
+        let found = attempts / 10_f64.powi(6);
+        assert!(found < 0.01, "a year of guessing finds {found}");
     }
 }

@@ -70,6 +70,14 @@ impl SignIn {
         matches!(self.check, Check::Digest(_))
     }
 
+    /// What stands for the secret where something is bound to it: another one has another.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        match &self.check {
+            Check::Digest(digest) => *digest,
+            Check::Argon2(phc) => Sha256::digest(phc).into(),
+        }
+    }
+
     /// Whether `attempt` is right. Takes as long for a near miss as for any other wrong text.
     pub fn is_proved_by(&self, attempt: &str) -> bool {
         match &self.check {

@@ -1,6 +1,6 @@
 //! The error codes of OAuth and what stands beside them.
 
-use std::{borrow::Cow, error::Error, fmt, sync::Arc};
+use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
@@ -30,6 +30,8 @@ pub enum ErrorCode {
     // RFC 9101 §6.2
     RequestNotSupported,
     RequestUriNotSupported,
+    // Not registered, but what clients know beside status 429.
+    TooManyRequests,
 }
 
 impl fmt::Display for ErrorCode {
@@ -46,6 +48,8 @@ pub struct OAuthError {
     /// For the client's developer. Fixed text: nothing of the request is copied into it, and it
     /// keeps to the characters of RFC 6749 §5.2.
     pub description: Cow<'static, str>,
+    /// How long the client is to wait before it tries again, if that is known.
+    pub retry_after: Option<Duration>,
     #[source]
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
@@ -63,7 +67,15 @@ impl OAuthError {
         Self {
             code,
             description: Cow::Borrowed(description),
+            retry_after: None,
             cause: None,
+        }
+    }
+
+    pub fn too_many_requests(description: &'static str, wait: Duration) -> Self {
+        Self {
+            retry_after: Some(wait),
+            ..Self::new(ErrorCode::TooManyRequests, description)
         }
     }
 
@@ -87,6 +99,7 @@ impl From<StoreError> for OAuthError {
         Self {
             code: ErrorCode::TemporarilyUnavailable,
             description: Cow::Borrowed("the server cannot reach its store, try again shortly"),
+            retry_after: None,
             cause: Some(Arc::new(cause)),
         }
     }

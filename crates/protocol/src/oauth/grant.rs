@@ -24,8 +24,9 @@ pub struct Grant {
     pub generation: u32,
     /// When that generation came to be.
     pub rotated_at: Timestamp,
-    /// What the request that rotated to this generation asked for: a repetition must ask the same.
-    pub rotated_with: Asked,
+    /// The scope that the request which rotated to this generation asked for, if that was less than
+    /// all: a repetition must ask the same.
+    pub rotated_with: Option<String>,
     /// Whether an access token of this generation was ever used.
     pub access_used: bool,
     /// Makes refresh tokens unforgeable for who has the key but not the store.
@@ -38,7 +39,7 @@ pub struct Grant {
 }
 
 /// The optional parameters of a refresh request, as they came.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     pub scope: Option<String>,
     pub resource: Option<Resource>,

@@ -94,9 +94,9 @@ impl Grant {
         } else {
             return Ok(Rotation::Reuse);
         };
-        if self.normal(asked) != self.rotated_with {
+        if self.less(asked) != self.rotated_with {
             return Err(OAuthError::invalid_grant(
-                "a repeated refresh must ask for the same scope and resource",
+                "a repeated refresh must ask for the same scope",
             ));
         }
         Ok(Rotation::Repeat {
@@ -105,19 +105,14 @@ impl Grant {
         })
     }
 
-    /// What a request asks for in fact: unknown scopes were never granted, and asking for all that
-    /// was granted is the same as asking for nothing in particular.
-    fn normal(&self, asked: &Asked) -> Asked {
-        let scope = asked
+    /// The scope that a request asks for in fact: unknown ones were never granted, and asking for
+    /// all that was granted is the same as asking for nothing in particular.
+    fn less(&self, asked: &Asked) -> Option<String> {
+        asked
             .scope
             .as_deref()
             .map(Scope::known)
-            .filter(|scope| !scope.is_empty() && *scope != self.scope.to_string());
-        let resource = asked
-            .resource
-            .clone()
-            .filter(|resource| *resource != self.resource);
-        Asked { scope, resource }
+            .filter(|scope| !scope.is_empty() && *scope != self.scope.to_string())
     }
 
     /// The grant after a rotation to generation `to`.
@@ -126,7 +121,7 @@ impl Grant {
         Self {
             generation: to,
             rotated_at: now,
-            rotated_with: self.normal(asked),
+            rotated_with: self.less(asked),
             access_used: false,
             idle_expires_at: now + policy.refresh_idle,
             ..self.clone()
@@ -164,7 +159,7 @@ mod tests {
             created_at: Timestamp(0),
             generation,
             rotated_at: Timestamp(0),
-            rotated_with: Asked::default(),
+            rotated_with: None,
             access_used,
             salt: [0; 16],
             idle_expires_at: Timestamp(30 * DAY),

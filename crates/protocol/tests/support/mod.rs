@@ -176,11 +176,7 @@ impl TestServer {
     }
 
     pub async fn post_json(&self, path: &str, body: &serde_json::Value) -> Answer {
-        let request = request(Method::POST, path)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Body::from(body.to_string()))
-            .unwrap();
-        self.send(request).await
+        self.send(json_request(path, body)).await
     }
 
     pub async fn post_form(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
@@ -243,6 +239,13 @@ pub fn request(method: Method, path: &str) -> http::request::Builder {
         .method(method)
         .uri(path)
         .header(header::HOST, "gw.example")
+}
+
+pub fn json_request(path: &str, body: &serde_json::Value) -> Request<Body> {
+    request(Method::POST, path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(body.to_string()))
+        .unwrap()
 }
 
 pub fn form(path: &str, fields: &[(&str, &str)]) -> Request<Body> {
@@ -404,6 +407,7 @@ impl Entropy for SeededEntropy {
 pub struct FaultyStore {
     pub memory: MemoryStore,
     is_down: AtomicBool,
+    is_read_only: AtomicBool,
     /// How many accesses from now the one is that fails; 0 for none.
     failing: AtomicU64,
     /// How many accesses from now the one is whose answer is lost; 0 for none.
@@ -415,6 +419,11 @@ pub struct FaultyStore {
 impl FaultyStore {
     pub fn set_down(&self, is_down: bool) {
         self.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    /// Lets every write fail, as on a full disk.
+    pub fn set_read_only(&self, is_read_only: bool) {
+        self.is_read_only.store(is_read_only, Ordering::SeqCst);
     }
 
     /// Lets the `n`-th access from now fail, counted from 1. 0 takes that back.
@@ -439,7 +448,9 @@ impl FaultyStore {
         // Requests that run side by side meet here.
         tokio::task::yield_now().await;
         counter.fetch_add(1, Ordering::SeqCst);
-        if self.is_down.load(Ordering::SeqCst) || is_due(&self.failing) {
+        let is_write = std::ptr::eq(counter, &raw const self.writes);
+        let is_refused = is_write && self.is_read_only.load(Ordering::SeqCst);
+        if is_refused || self.is_down.load(Ordering::SeqCst) || is_due(&self.failing) {
             return Err(StoreError::new("switched off by the test"));
         }
         Ok(())

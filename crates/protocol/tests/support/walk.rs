@@ -575,6 +575,8 @@ impl Walk {
         let actor = self.client(asked.client, path);
         let before = self.server.upstream.received().len();
         let answer = actor.call(&held.tokens).await;
+        // As the host does, a little later.
+        self.server.app.write_uses().await;
         let reached = self.server.upstream.received().len() - before;
         let seen = match answer.status.as_u16() {
             200 => Some(Verdict::Forwarded),

@@ -281,6 +281,11 @@ metrics_listen = "{metrics}"
 [sign_in]
 passphrase = "{passphrase}"
 
+[limits]
+registrations_per_address = "off"
+registrations = "off"
+calls_per_grant = "off"
+
 [upstream.bench]
 url = "http://{upstream}/mcp"
 credential = {{ bearer = "{key}" }}

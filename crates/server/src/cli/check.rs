@@ -132,7 +132,7 @@ fn documents(policy: &ClientPolicy) -> String {
 }
 
 fn row(text: &mut String, name: &str, value: &str) -> fmt::Result {
-    writeln!(text, "{name:<26} {value}")
+    writeln!(text, "{name:<28} {value}")
 }
 
 fn sign_in(plan: &SignInPlan) -> String {

@@ -2,12 +2,12 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use protocol::policy::TokenPolicy;
+use protocol::{policy::TokenPolicy, rates::Rate};
 
 use super::{
     findings::Findings,
     key::Key,
-    quantity::{parse_duration, parse_size, show_duration, show_size},
+    quantity::{OFF, parse_duration, parse_rate, parse_size, show_duration, show_rate, show_size},
     written::TokensConfig,
 };
 
@@ -153,6 +153,31 @@ impl<'f, 'i> Bounds<'f, 'i> {
             );
         }
         count as usize
+    }
+
+    /// A rate, or none when it is switched off.
+    pub(super) fn rate(
+        &mut self,
+        name: &str,
+        written: Option<&str>,
+        default: Option<Rate>,
+    ) -> Option<Rate> {
+        let Some(text) = written else { return default };
+        if text == OFF {
+            return None;
+        }
+        let rate = parse_rate(text);
+        if rate.is_none() {
+            self.findings.mistake(
+                &self.table.child(name),
+                "is not a rate",
+                format!(
+                    "write a whole number above 0, a slash and s, m, h or d, as in \"{}\", or \"{OFF}\"",
+                    show_rate(default)
+                ),
+            );
+        }
+        rate
     }
 }
 

@@ -58,6 +58,44 @@ fn requests(written: &LimitsConfig, bounds: &mut Bounds<'_, '_>) -> Limits {
             default.registration_body as u64,
             KIB..=MIB,
         )),
+        registrations_per_address: bounds.rate(
+            "registrations_per_address",
+            written.registrations_per_address.as_deref(),
+            default.registrations_per_address,
+        ),
+        registrations: bounds.rate(
+            "registrations",
+            written.registrations.as_deref(),
+            default.registrations,
+        ),
+        clients: bounds.count(
+            "clients",
+            written.clients,
+            default.clients,
+            100..=10_000_000,
+        ),
+        wrong_tokens_per_address: bounds.rate(
+            "wrong_tokens_per_address",
+            written.wrong_tokens_per_address.as_deref(),
+            default.wrong_tokens_per_address,
+        ),
+        calls_per_grant: bounds.rate(
+            "calls_per_grant",
+            written.calls_per_grant.as_deref(),
+            default.calls_per_grant,
+        ),
+        streams_per_grant: bounds.count(
+            "streams_per_grant",
+            written.streams_per_grant,
+            default.streams_per_grant,
+            1..=10_000,
+        ),
+        documents_per_host: bounds.rate(
+            "documents_per_host",
+            written.documents_per_host.as_deref(),
+            default.documents_per_host,
+        ),
+        documents: bounds.rate("documents", written.documents.as_deref(), default.documents),
     }
 }
 
@@ -175,7 +213,7 @@ fn in_memory(bytes: u64) -> usize {
 
 /// The keys and what they come to, for people.
 pub fn describe(plan: &LimitsPlan) -> Vec<(&'static str, String)> {
-    use super::quantity::{show_duration, show_size};
+    use super::quantity::{show_duration, show_rate, show_size};
 
     let LimitsPlan {
         requests,
@@ -190,6 +228,20 @@ pub fn describe(plan: &LimitsPlan) -> Vec<(&'static str, String)> {
         ("mcp_body", show_size(requests.mcp_body)),
         ("oauth_body", size(requests.oauth_body)),
         ("registration_body", size(requests.registration_body)),
+        (
+            "registrations_per_address",
+            show_rate(requests.registrations_per_address),
+        ),
+        ("registrations", show_rate(requests.registrations)),
+        ("clients", requests.clients.to_string()),
+        (
+            "wrong_tokens_per_address",
+            show_rate(requests.wrong_tokens_per_address),
+        ),
+        ("calls_per_grant", show_rate(requests.calls_per_grant)),
+        ("streams_per_grant", requests.streams_per_grant.to_string()),
+        ("documents_per_host", show_rate(requests.documents_per_host)),
+        ("documents", show_rate(requests.documents)),
         ("connections", connections.connections.to_string()),
         (
             "connections_per_address",

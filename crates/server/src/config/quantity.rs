@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use protocol::rates::Rate;
+
 const DURATION_UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
 const SIZE_UNITS: [(&str, u64); 4] = [
     ("GiB", 1024 * 1024 * 1024),
@@ -9,6 +11,9 @@ const SIZE_UNITS: [(&str, u64); 4] = [
     ("KiB", 1024),
     ("B", 1),
 ];
+
+/// In place of a rate: no limit.
+pub(super) const OFF: &str = "off";
 
 /// Reads a duration: a whole number and one of the units `s`, `m`, `h`, `d`.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
@@ -29,6 +34,29 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
 /// Writes a number of bytes the way operators write it in the configuration.
 pub fn show_size(bytes: u64) -> String {
     show(bytes, &SIZE_UNITS)
+}
+
+/// Reads a rate: a whole number above zero, a slash and one of the units `s`, `m`, `h`, `d`.
+pub(super) fn parse_rate(text: &str) -> Option<Rate> {
+    let (most, unit) = text.split_once('/')?;
+    if !most.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let (_, seconds) = DURATION_UNITS.iter().find(|(name, _)| *name == unit)?;
+    let most = most.parse().ok().filter(|most| *most > 0)?;
+    let per = Duration::from_secs(*seconds);
+    Some(Rate { most, per })
+}
+
+/// Writes a rate the way operators write it in the configuration.
+pub(super) fn show_rate(rate: Option<Rate>) -> String {
+    let Some(rate) = rate else {
+        return OFF.to_owned();
+    };
+    let seconds = rate.per.as_secs();
+    let unit = DURATION_UNITS.iter().find(|(_, unit)| *unit == seconds);
+    let (unit, _) = unit.expect("rates are per second, minute, hour or day");
+    format!("{}/{unit}", rate.most)
 }
 
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -58,6 +86,31 @@ mod tests {
         }
         for text in ["0B", "1000B", "64KiB", "4MiB", "1GiB"] {
             assert_eq!(show_size(parse_size(text).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn a_rate_is_shown_as_it_is_read() {
+        for text in ["1/s", "300/h", "600/m", "4294967295/d"] {
+            assert_eq!(show_rate(Some(parse_rate(text).unwrap())), text);
+        }
+        assert_eq!(show_rate(None), "off");
+        for text in [
+            "",
+            "/",
+            "3",
+            "300/",
+            "/h",
+            "0/s",
+            "-1/s",
+            "+1/s",
+            "1.5/s",
+            "3 /s",
+            "300/hour",
+            "1/2s",
+            "4294967296/s",
+        ] {
+            assert_eq!(parse_rate(text), None, "{text:?}");
         }
     }
 

@@ -11,7 +11,7 @@ use serde::{
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::quantity::{show_duration, show_size};
+use super::quantity::{show_duration, show_rate, show_size};
 use crate::{
     listen::{ConnectionLimits, Http2Limits},
     upstream::UpstreamTimeouts,
@@ -302,6 +302,37 @@ pub struct LimitsConfig {
     /// allows, else 80 % of what the machine has.
     #[schemars(example = "512MiB")]
     pub memory: Option<String>,
+    /// Registrations from one address, or from one IPv6 network of 64 bits: `"300/h"` is 300 at
+    /// once and 300 more in each hour, spread evenly. Units are `s`, `m`, `h`, `d`; `"off"` is no
+    /// limit.
+    #[schemars(extend("default" = show_rate(Limits::default().registrations_per_address)))]
+    pub registrations_per_address: Option<String>,
+    /// Registrations in all: a rate or `"off"`.
+    #[schemars(extend("default" = show_rate(Limits::default().registrations)))]
+    pub registrations: Option<String>,
+    /// How many registered clients are kept: 100 to 10000000. Beyond it, those that were never
+    /// approved make room, the oldest first, within five minutes; a client that was ever approved
+    /// stays as long as its newest grant.
+    #[schemars(extend("default" = Limits::default().clients))]
+    pub clients: Option<u32>,
+    /// Wrong tokens and codes from one address, and wrong secrets of one client from one address:
+    /// a rate or `"off"`. Whoever holds a good one never meets it.
+    #[schemars(extend("default" = show_rate(Limits::default().wrong_tokens_per_address)))]
+    pub wrong_tokens_per_address: Option<String>,
+    /// Calls with the tokens of one grant, that is, of one client that was approved for one
+    /// server: a rate or `"off"`.
+    #[schemars(extend("default" = show_rate(Limits::default().calls_per_grant)))]
+    pub calls_per_grant: Option<String>,
+    /// Event streams that one grant may have open at one time, beside the answers to its calls:
+    /// 1 to 10000.
+    #[schemars(extend("default" = Limits::default().streams_per_grant))]
+    pub streams_per_grant: Option<u32>,
+    /// Metadata documents of clients that one host is asked for: a rate or `"off"`.
+    #[schemars(extend("default" = show_rate(Limits::default().documents_per_host)))]
+    pub documents_per_host: Option<String>,
+    /// Metadata documents of clients that are asked for in all: a rate or `"off"`.
+    #[schemars(extend("default" = show_rate(Limits::default().documents)))]
+    pub documents: Option<String>,
 }
 
 /// `[trusted_proxies]`

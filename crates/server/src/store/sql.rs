@@ -4,7 +4,10 @@ use std::{fmt, pin::Pin, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use protocol::ports::{KEYS_PER_PAGE, Store, StoreError, Timestamp, Versioned};
+use protocol::{
+    ports::{KEYS_PER_PAGE, Store, StoreError, Timestamp, Versioned},
+    records::{CLIENTS, UNUSED_CLIENT},
+};
 use sqlx::{
     Any, AnyConnection, AnyPool, Row,
     any::{AnyArguments, AnyRow},
@@ -45,6 +48,20 @@ const SWEEP_POSTGRES: &str = "
     DELETE FROM mcp_oauth_proxy_records WHERE key = ANY (ARRAY
     (SELECT key FROM mcp_oauth_proxy_records WHERE expires_at <= $1 LIMIT $2
     FOR UPDATE SKIP LOCKED))";
+
+const COUNT: &str = "SELECT COUNT(*) FROM mcp_oauth_proxy_records WHERE key >= $1 AND key < $2";
+
+// Of records that were never written again, the one that expires first is the oldest. SQLite
+// runs its writes one after another, so nothing can change between the two parts.
+const MAKE_ROOM_SQLITE: &str = "
+    DELETE FROM mcp_oauth_proxy_records WHERE key IN
+    (SELECT key FROM mcp_oauth_proxy_records WHERE key >= $1 AND key < $2 AND version = $3
+    ORDER BY expires_at, key LIMIT $4)";
+
+const MAKE_ROOM_POSTGRES: &str = "
+    DELETE FROM mcp_oauth_proxy_records WHERE key = ANY (ARRAY
+    (SELECT key FROM mcp_oauth_proxy_records WHERE key >= $1 AND key < $2 AND version = $3
+    ORDER BY expires_at, key LIMIT $4 FOR UPDATE SKIP LOCKED))";
 
 /// How many records one statement of a sweep removes; other writes get their turn in between.
 const SWEPT_AT_ONCE: u32 = 500;
@@ -93,6 +110,41 @@ impl SqlStore {
                 return Ok(removed);
             }
         }
+    }
+
+    /// Removes clients that were never used, the oldest first, until at most `most` clients are
+    /// left or all are used; says how many went.
+    pub async fn make_room_for_clients(&self, most: usize) -> Result<u64, StoreError> {
+        let statement = match self.dialect {
+            Dialect::Sqlite => MAKE_ROOM_SQLITE,
+            Dialect::Postgres => MAKE_ROOM_POSTGRES,
+        };
+        let unused = i64::try_from(UNUSED_CLIENT).map_err(StoreError::new)?;
+        let (start, end) = range(CLIENTS);
+        let count = sqlx::query(COUNT).bind(start.clone()).bind(end.clone());
+        let rows = self.rows(count).await?;
+        let clients: i64 = rows
+            .first()
+            .map_or(Ok(0), |row| row.try_get(0))
+            .map_err(StoreError::new)?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let mut excess = clients.saturating_sub(most);
+        let mut removed = 0;
+        while excess > 0 {
+            let limit = excess.min(SWEPT_AT_ONCE.into());
+            let statement = sqlx::query(statement)
+                .bind(start.clone())
+                .bind(end.clone())
+                .bind(unused)
+                .bind(limit);
+            let some = self.change(statement).await?;
+            removed += some;
+            excess -= limit;
+            if some == 0 {
+                break;
+            }
+        }
+        Ok(removed)
     }
 
     /// Finishes what was asked for, refuses what comes after, and lets go of the database. A
@@ -152,6 +204,12 @@ impl SqlStore {
         });
         task.await.map_err(StoreError::new)?
     }
+}
+
+/// Where the keys that start with `prefix` begin and end. Keys are ASCII, so any other character
+/// sorts behind all that the prefix can continue with.
+fn range(prefix: &str) -> (String, String) {
+    (prefix.to_owned(), format!("{prefix}\u{a0}"))
 }
 
 /// A statement under way.
@@ -218,12 +276,10 @@ impl Store for SqlStore {
     }
 
     async fn keys(&self, prefix: &str, after: Option<&str>) -> Result<Vec<String>, StoreError> {
-        // Keys are ASCII, so any other character sorts behind all that the prefix can continue
-        // with.
-        let end = format!("{prefix}\u{a0}");
-        let start = after.map_or(prefix, |after| after.max(prefix));
+        let (start, end) = range(prefix);
+        let start = after.map_or(start, |after| after.max(prefix).to_owned());
         let statement = sqlx::query(KEYS)
-            .bind(start.to_owned())
+            .bind(start)
             .bind(after.unwrap_or(&end).to_owned())
             .bind(end.clone())
             .bind(i64::try_from(KEYS_PER_PAGE).map_err(StoreError::new)?);

@@ -20,8 +20,9 @@ const UPSTREAMS_SESSION: &str = "1868a90c-1bb7-4b0f-9e3e-6c1f5b5d0f3a";
 const DATABASE_PASSWORD: &str = "pg:Zx9Cv&BnM/3LkJh";
 
 /// Secrets that answers bring, and the answers that are to bring them.
-const BROUGHT_BY: [(&str, &str); 5] = [
+const BROUGHT_BY: [(&str, &str); 6] = [
     ("cookie", "GET /authorize"),
+    ("cookie", "POST /consent"),
     ("code", "POST /consent"),
     ("client_secret", "POST /register"),
     ("access_token", "POST /token"),

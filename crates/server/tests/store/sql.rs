@@ -44,6 +44,43 @@ pub(super) async fn an_expired_record_is_swept(store: Arc<SqlStore>) {
     assert!(!left.contains(&"code/0003".to_owned()));
 }
 
+/// N-RG-39, N-RG-40: when there are too many clients, those go that nobody ever approved, the
+/// oldest first; the others stay, however old.
+pub(super) async fn unused_clients_make_room(store: Arc<SqlStore>) {
+    let mut insertions = JoinSet::new();
+    for number in 0..1_300_i64 {
+        let store = Arc::clone(&store);
+        insertions.spawn(async move {
+            let key = format!("client/{number:04}");
+            let expires_at = Timestamp(LATER.0 + number);
+            assert!(store.insert(&key, "".into(), expires_at).await.unwrap());
+            // Of each ten, one was used, after which it ends before all others.
+            if number % 10 == 0 {
+                let used = store.replace(&key, 1, "".into(), LATER).await;
+                assert!(used.unwrap());
+            }
+        });
+    }
+    insertions.join_all().await;
+    for other in ["client", "client.", "clients/1", "code/1", "grant/1"] {
+        store.insert(other, "".into(), Timestamp(0)).await.unwrap();
+    }
+
+    assert_eq!(store.make_room_for_clients(1_300).await.unwrap(), 0);
+    assert_eq!(store.make_room_for_clients(700).await.unwrap(), 600);
+    assert_eq!(store.make_room_for_clients(700).await.unwrap(), 0);
+    let mut left = store.keys("client/", None).await.unwrap();
+    assert_eq!(left.len(), 700);
+    let unused: Vec<_> = left.extract_if(.., |key| !key.ends_with('0')).collect();
+    assert_eq!(left.len(), 130);
+    // 600 unused ones are those of the first 666 numbers that end with another digit than 0.
+    assert_eq!(unused.first().unwrap(), "client/0667");
+
+    assert_eq!(store.make_room_for_clients(0).await.unwrap(), 570);
+    assert_eq!(store.keys("client/", None).await.unwrap(), left);
+    assert_eq!(store.keys("c", None).await.unwrap().len(), 130 + 4);
+}
+
 pub(super) async fn writes_go_on_during_a_sweep(store: Arc<SqlStore>) {
     let mut insertions = JoinSet::new();
     for worker in 0..WRITERS {

@@ -54,6 +54,11 @@ async fn an_expired_record_is_swept() {
 }
 
 #[tokio::test]
+async fn unused_clients_make_room() {
+    with_store(sql::unused_clients_make_room).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn writes_go_on_during_a_sweep() {
     with_store(sql::writes_go_on_during_a_sweep).await;
 }

@@ -75,8 +75,25 @@ impl Proxy {
         let Self {
             address, metrics, ..
         } = &proxy;
+        // Tests of other things may register and call as often as they like.
+        let limits = [
+            "registrations_per_address",
+            "registrations",
+            "calls_per_grant",
+        ];
+        let limits = limits.map(|limit| {
+            let key = format!("limits.{limit} ");
+            let is_set = lines.contains(&key);
+            if is_set {
+                String::new()
+            } else {
+                key + "= \"off\""
+            }
+        });
+        let limits = limits.join("\n");
         proxy.write_configuration(&format!(
             "{lines}\n\
+             {limits}\n\
              listen = \"{address}\"\n\
              metrics_listen = \"{metrics}\"\n\
              data_dir = \"data\"\n\
@@ -240,6 +257,14 @@ impl Proxy {
     /// The running process.
     pub fn id(&self) -> u32 {
         self.child.as_ref().unwrap().id()
+    }
+
+    /// How much memory the program has, in bytes.
+    pub fn resident(&self) -> u64 {
+        let sizes = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let resident = sizes.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = resident.unwrap().trim().strip_suffix(" kB").unwrap();
+        kib.parse::<u64>().unwrap() * 1024
     }
 
     /// Asks the program to stop, as a service manager does.

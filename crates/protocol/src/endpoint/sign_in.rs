@@ -1,0 +1,199 @@
+//! Proving who approves: the passphrase or PIN against who guesses it, and the cookie of a browser
+//! in which it was right before.
+
+use std::{net::IpAddr, time::Duration};
+
+use http::{HeaderMap, HeaderValue};
+
+use super::{App, extract};
+use crate::{
+    identity::backoff::{Blocked, Guesser, Tried},
+    journal::{Event, Limit},
+    ports::StoreError,
+    rates, token,
+};
+
+/// How long a browser stays known after the right secret was typed in it.
+const KNOWN_FOR: Duration = Duration::from_hours(90 * 24);
+/// How often a write that lost a race is tried again.
+const MOST_TRIES: usize = 64;
+
+/// Why nobody signed in.
+pub(super) enum NotSignedIn {
+    /// The secret was wrong; so many more attempts are looked at.
+    Wrong {
+        left: u32,
+    },
+    /// The attempt was not looked at: too many wrong ones came before it.
+    Blocked {
+        wait: Duration,
+    },
+    /// So many wrong ones came from this page that it is worth nothing any more.
+    PageSpent,
+    Store(StoreError),
+}
+
+impl From<StoreError> for NotSignedIn {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// One attempt to sign in, on the page of one transaction.
+pub(super) struct SignIn<'a> {
+    pub(super) app: &'a App,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) address: IpAddr,
+    pub(super) transaction: [u8; 16],
+}
+
+impl SignIn<'_> {
+    /// Compares `secret`, if this guesser may try at all. A success gives the cookie by which the
+    /// browser is known from now on.
+    pub(super) async fn with(&self, secret: &str) -> Result<HeaderValue, NotSignedIn> {
+        let app = self.app;
+        let policy = &app.policy.sign_in;
+        let known = self.known_browser();
+        let guesser = match known {
+            Some(browser) => Guesser::KnownBrowser(browser),
+            None => Guesser::Stranger(rates::network(self.address)),
+        };
+        // What nobody can guess needs no limit on all strangers together, and so nobody can use it
+        // up; and a known browser does not share theirs.
+        let left = if policy.is_guessable() && known.is_none() {
+            self.among_all_strangers(guesser, secret).await?
+        } else {
+            let (Tried::Wrong(left) | Tried::Otherwise(left)) = self.try_it(guesser, secret);
+            left
+        };
+        match left.map_err(|blocked| self.blocked(blocked))? {
+            Some(left) => {
+                app.journal.record(&Event::SignInFailed {
+                    address: self.address,
+                    left,
+                });
+                Err(NotSignedIn::Wrong { left })
+            }
+            None => Ok(self.cookie()),
+        }
+    }
+
+    /// The same for one of many who share what they may try.
+    async fn among_all_strangers(
+        &self,
+        guesser: Guesser,
+        secret: &str,
+    ) -> Result<Result<Option<u32>, Blocked>, NotSignedIn> {
+        let app = self.app;
+        let kind = app.policy.sign_in.kind;
+        // Whoever is blocked anyway makes the store no work.
+        let elapsed = app.ports.clock.elapsed();
+        if let Err(blocked) = app.attempts.check(guesser, self.transaction, elapsed) {
+            return Ok(Err(blocked));
+        }
+        let read = app.records().strangers().await?;
+        let read = read.map(|read| read.record).unwrap_or_default();
+        let now = app.ports.clock.now();
+        let (left, counted) = app
+            .strangers
+            .attempt(read, kind, now, || self.try_it(guesser, secret))
+            .map_err(|wait| self.blocked(Blocked::For(wait)))?;
+        if let Some(counted) = counted {
+            if counted.is_used_up(kind, now) {
+                app.journal.record(&Event::GuessingSlowed);
+            }
+            self.write_one_more().await?;
+        }
+        Ok(left)
+    }
+
+    /// Compares the secret: how many attempts are left after a wrong one, none after the right
+    /// one, or that it was not looked at.
+    fn try_it(&self, guesser: Guesser, secret: &str) -> Tried<Result<Option<u32>, Blocked>> {
+        let app = self.app;
+        let now = app.ports.clock.elapsed();
+        // Every attempt counts as wrong until it is found right.
+        let attempt = match app.attempts.begin(guesser, self.transaction, now) {
+            Ok(attempt) => attempt,
+            Err(blocked) => return Tried::Otherwise(Err(blocked)),
+        };
+        if !app.policy.sign_in.is_proved_by(secret) {
+            return Tried::Wrong(Ok(Some(attempt.left)));
+        }
+        app.attempts.succeeded(&attempt);
+        Tried::Otherwise(Ok(None))
+    }
+
+    /// Writes down one more wrong attempt of a stranger.
+    async fn write_one_more(&self) -> Result<(), StoreError> {
+        let app = self.app;
+        let (kind, now) = (app.policy.sign_in.kind, app.ports.clock.now());
+        for _ in 0..MOST_TRIES {
+            let read = app.records().strangers().await?;
+            let strangers = read.as_ref().map(|read| read.record).unwrap_or_default();
+            let Ok(more) = strangers.with_one_more(kind, now) else {
+                // Others have used up everything meanwhile.
+                return Ok(());
+            };
+            let seen = read.map(|read| read.version);
+            if app.records().write_strangers(seen, more).await? {
+                return Ok(());
+            }
+        }
+        Err(StoreError::new("the record changed at every try"))
+    }
+
+    fn blocked(&self, blocked: Blocked) -> NotSignedIn {
+        let (app, address) = (self.app, self.address);
+        match blocked {
+            Blocked::For(wait) => {
+                app.journal.record(&Event::SignInBlocked { address, wait });
+                NotSignedIn::Blocked { wait }
+            }
+            Blocked::PageSpent => {
+                app.journal.record(&Event::Limited {
+                    limit: Limit::AttemptsPerPage,
+                    address: Some(address),
+                });
+                NotSignedIn::PageSpent
+            }
+        }
+    }
+
+    /// The name of this browser, if the right secret was typed in it before. It is worth attempts
+    /// of its own and nothing else.
+    fn known_browser(&self) -> Option<[u8; 16]> {
+        let app = self.app;
+        let cookie = extract::cookie(self.headers, cookie_name(app))?;
+        let secret = app.policy.sign_in.fingerprint();
+        app.keys
+            .recognise_known_browser(cookie, &secret, app.ports.clock.now())
+    }
+
+    /// A new name each time, so that who stole an older one cannot use up the attempts of this.
+    fn cookie(&self) -> HeaderValue {
+        let app = self.app;
+        let browser = token::random(&*app.ports.entropy);
+        let expires_at = app.ports.clock.now() + KNOWN_FOR;
+        let secret = app.policy.sign_in.fingerprint();
+        let value = app.keys.known_browser(&browser, &secret, expires_at);
+        let (name, seconds) = (cookie_name(app), KNOWN_FOR.as_secs());
+        let secure = if app.policy.issuer.is_https() {
+            "; Secure"
+        } else {
+            ""
+        };
+        let cookie =
+            format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+        HeaderValue::try_from(cookie).expect("a base64url value between ASCII attributes")
+    }
+}
+
+/// See the cookie of a consent page for the prefix.
+fn cookie_name(app: &App) -> &'static str {
+    if app.policy.issuer.is_https() {
+        "__Host-mcp-known-browser"
+    } else {
+        "mcp-known-browser"
+    }
+}
