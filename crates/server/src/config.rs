@@ -62,7 +62,8 @@ pub fn load(named: Option<&Path>, environment: &Environment) -> Result<Plan, Mis
     }
 }
 
-fn from_text(
+/// Reads the configuration from the text of `file`, or, there being none, what stands in for one.
+pub fn from_text(
     text: &str,
     file: Option<PathBuf>,
     environment: &Environment,

@@ -4,7 +4,7 @@
 //! those very addresses. There is no other way out: no redirect is followed, no proxy of the
 //! environment is asked, and no connection is used twice.
 
-mod special_use;
+pub mod special_use;
 
 use std::{
     error::Error,

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// IPv6 is judged the other way round than IPv4: only what is given out for general use is public.
 /// No form that hides an IPv4 address is, except the one that a NAT64 network answers with for
 /// every public IPv4 host (RFC 6052 §3.1): there the hidden address decides.
-pub(super) fn is_public(address: IpAddr) -> bool {
+pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
