@@ -59,6 +59,10 @@ supply:
 sbom:
     .ci/run sbom
 
+# Tries random input on everything that reads what strangers send; SECONDS_EACH is 60 by default
+fuzz-smoke *targets:
+    fuzz/smoke {{ targets }}
+
 # Proves the release build with real clients, servers, the conformance suite and a browser
 interop *parts:
     cargo build --release

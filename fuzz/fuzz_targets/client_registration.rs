@@ -1,0 +1,43 @@
+//! Z05: what is registered is what the client is told, and could be registered again.
+#![no_main]
+
+use fuzz::{Stage, TestServer, block_on, request};
+use http::{Method, header};
+use libfuzzer_sys::fuzz_target;
+use protocol::oauth::client::ClientMetadata;
+
+thread_local! {
+    static STAGE: Stage<TestServer> = const { Stage::new(TestServer::new) };
+}
+
+fuzz_target!(
+    |body: &[u8]| STAGE.with(|stage| stage.judge(|server| block_on(async {
+        let register = async |body: Vec<u8>| {
+            let request = request(Method::POST, "/register")
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(body.into())
+                .expect("a request like any other");
+            server.send(request).await
+        };
+        let before = server.store.accesses();
+        let answer = register(body.to_vec()).await;
+        match ClientMetadata::parse(body) {
+            Ok(metadata) => {
+                let told = answer.expect(201).body;
+                assert_eq!(
+                    ClientMetadata::parse(&told).expect("the echo is metadata"),
+                    metadata
+                );
+                let again = register(told.to_vec()).await.expect(201).body;
+                assert_eq!(
+                    ClientMetadata::parse(&again).expect("and so is its echo"),
+                    metadata
+                );
+            }
+            Err(_) => {
+                assert!(answer.status.is_client_error(), "{answer:#?}");
+                assert_eq!(server.store.accesses(), before);
+            }
+        }
+    })))
+);
