@@ -71,6 +71,11 @@ impl Issuer {
             "http" if is_loopback(&url) => {}
             _ => return Err(NotAnIssuer::NotHttps),
         }
+        // Parsers let a host have characters that end a quoted string or a list elsewhere.
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        if !url.authority().bytes().all(is_plain) {
+            return Err(NotAnIssuer::NotAUrl);
+        }
         let origin = url.origin().ascii_serialization();
         if text == origin {
             Ok(Self(origin))
@@ -140,11 +145,15 @@ mod tests {
             "http://127.0.0.1:8080",
             "http://localhost",
             "http://[::1]:8080",
+            "https://my-mcp_1.xn--bcher-kva.example",
         ] {
             assert_eq!(Issuer::parse(good).unwrap().as_str(), good);
         }
         for (bad, why) in [
             ("mcp.example.com", NotAnIssuer::NotAUrl),
+            ("https://mcp\".example.com", NotAnIssuer::NotAUrl),
+            ("https://mcp,example.com", NotAnIssuer::NotAUrl),
+            ("https://mcp'example.com", NotAnIssuer::NotAUrl),
             ("http://mcp.example.com", NotAnIssuer::NotHttps),
             ("ftp://mcp.example.com", NotAnIssuer::NotHttps),
             ("https://mcp.example.com/", NotAnIssuer::NotAnOrigin),
