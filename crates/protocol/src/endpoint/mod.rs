@@ -189,8 +189,8 @@ impl Front {
         if !origin::has_one_host(&request) {
             return respond::without_one_host();
         }
-        if !origin::is_our_host(request.headers(), &self.app.policy.issuer) {
-            return respond::misdirected(&self.app, request.headers());
+        if let Some(host) = origin::foreign_host(&request, &self.app.policy.issuer) {
+            return respond::misdirected(&self.app, host);
         }
         if let Some(route) = self.app.routes.find(request.uri().path()) {
             return mcp::answer_mcp_request(&self.app, route, request, peer).await;

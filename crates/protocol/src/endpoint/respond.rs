@@ -109,19 +109,14 @@ pub(super) async fn method_not_allowed() -> Response<Body> {
 }
 
 /// The request came under a name that is not ours.
-pub(super) fn misdirected(app: &App, headers: &HeaderMap) -> Response<Body> {
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    app.journal.record(&Event::Misdirected {
-        host: host.unwrap_or_default(),
-    });
+pub(super) fn misdirected(app: &App, host: &str) -> Response<Body> {
+    app.journal.record(&Event::Misdirected { host });
     json(
         StatusCode::MISDIRECTED_REQUEST,
         &json!({
             "error": "invalid_request",
             "error_description": format!(
-                "the Host header does not name this server, whose public_url is {}",
+                "the request is for a host that is not this server, whose public_url is {}",
                 app.policy.issuer,
             ),
         }),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderValue, Request, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Version, header, uri::Authority};
 use url::Url;
 
 use crate::{
@@ -48,18 +48,21 @@ pub fn has_one_host<B>(request: &Request<B>) -> bool {
     }
 }
 
-/// Whether a `Host` header may be a name of this program. It is only looked at when the program
-/// runs for this computer alone: then a page elsewhere could point a name of its own at it (DNS
-/// rebinding). Nothing else is ever decided by `Host`.
-pub fn is_our_host(headers: &HeaderMap, issuer: &Issuer) -> bool {
-    let Some(host) = headers.get(header::HOST) else {
-        return true;
-    };
-    let Ok(host) = host.to_str() else {
-        return !issuer.is_loopback();
-    };
+/// The name that a request calls this program by, when that cannot be a name of ours. It is only
+/// looked at when the program runs for this computer alone: then a page elsewhere could point a
+/// name of its own at it (DNS rebinding). Nothing else is ever decided by it.
+///
+/// A whole URL in the request line names its host too, and the peer in front of us may have gone
+/// by that one (RFC 9112 §3.2.2).
+pub fn foreign_host<'a, B>(request: &'a Request<B>, issuer: &Issuer) -> Option<&'a str> {
+    let header = request.headers().get(header::HOST);
+    // What is no text is no name of ours either.
+    let header = header.map(|host| host.to_str().unwrap_or_default());
+    let target = request.uri().authority().map(Authority::as_str);
     // Nearly every request names the public address or a loopback one: neither costs a parse.
-    issuer.authority() == host || names_this_computer(host) || !issuer.is_loopback()
+    [header, target].into_iter().flatten().find(|host| {
+        issuer.authority() != *host && !names_this_computer(host) && issuer.is_loopback()
+    })
 }
 
 /// Whether a `Host` value is `localhost` or a loopback address, with a port or without.
@@ -102,11 +105,19 @@ mod tests {
             ("[::1]", true),
             ("LOCALHOST", true),
         ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, HeaderValue::from_static(host));
-            assert_eq!(is_our_host(&headers, &local), is_local, "{host}");
-            assert!(is_our_host(&headers, &public));
+            let by_header = Request::get("/").header(header::HOST, host);
+            let by_target =
+                Request::get(format!("http://{host}/")).header(header::HOST, "127.0.0.1");
+            for request in [by_header, by_target] {
+                // What is no host is no request target either.
+                let Ok(request) = request.body(()) else {
+                    continue;
+                };
+                let foreign = foreign_host(&request, &local);
+                assert_eq!(foreign, (!is_local).then_some(host), "{request:?}");
+                assert_eq!(foreign_host(&request, &public), None);
+            }
         }
-        assert!(is_our_host(&HeaderMap::new(), &local));
+        assert_eq!(foreign_host(&Request::new(()), &local), None);
     }
 }

@@ -137,7 +137,7 @@ async fn odd_request_lines_lead_nowhere_else() {
         ("POST /mcp\u{0} HTTP/1.1", 400),
         ("POST /mcp HTTP/9.9", 400),
         ("POST  /mcp HTTP/1.1", 400),
-        ("POST mcp HTTP/1.1", 404),
+        ("POST mcp HTTP/1.1", 421),
         ("POST /mcp/../x HTTP/1.1", 404),
         ("POST //mcp HTTP/1.1", 404),
         ("TRACE /mcp HTTP/1.1", 405),
@@ -145,9 +145,12 @@ async fn odd_request_lines_lead_nowhere_else() {
         let bad = good.replacen("POST /mcp HTTP/1.1", line, 1);
         assert_eq!(status(&world.raw(&bad).await), expected, "{line:?}");
     }
+    let elsewhere = good.replacen("/mcp", "http://evil.example/mcp", 1);
+    assert_eq!(status(&world.raw(&elsewhere).await), 421);
     assert_eq!(world.calls(), 0);
 
-    let absolute = good.replacen("/mcp", "http://evil.example/mcp", 1);
+    let here = format!("http://{}/mcp", world.proxy.address);
+    let absolute = good.replacen("/mcp", &here, 1);
     assert_eq!(status(&world.raw(&absolute).await), 200);
     let got = world.upstream.last();
     assert_eq!(got.headers()["host"], world.upstream.address.to_string());
