@@ -43,6 +43,11 @@ pub const NOT_APPLICABLE: &[(&str, &str)] = &[
         "N-JW-30",
         "There is one key, which is not rotated; another key is another deployment (N-JW-26).",
     ),
+    // The MCP endpoint
+    (
+        "N-RS-35",
+        "There is no list of allowed tools: bodies are not read, and pass as they came (N-RS-30).",
+    ),
     // Limits, logs, administration
     ("N-LG-11", "There is no administration over HTTP."),
 ];

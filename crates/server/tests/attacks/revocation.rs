@@ -43,7 +43,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 impl World {
-    async fn revoke(&self, fields: &Parameters) -> Answer {
+    pub async fn revoke(&self, fields: &Parameters) -> Answer {
         self.http.send(self.http.form("/revoke", fields)).await
     }
 
