@@ -37,6 +37,7 @@ mod limits;
 mod metadata;
 mod not_applicable;
 mod page;
+mod puppet;
 mod refresh;
 mod refusal;
 mod registration;

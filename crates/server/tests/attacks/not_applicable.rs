@@ -27,6 +27,11 @@ pub const NOT_APPLICABLE: &[(&str, &str)] = &[
         "N-RM-01 N-RM-02 N-RM-03 N-RM-04 N-RM-05 N-RM-06",
         "Registrations cannot be managed (RFC 7592).",
     ),
+    // Metadata
+    (
+        "N-WK-12",
+        "Tokens are opaque, so no key set is published; its usual addresses are empty (N-WK-11).",
+    ),
     // Introspection
     (
         "N-IN-01 N-IN-02 N-IN-03 N-IN-04 N-IN-05 N-IN-06 N-IN-07",
@@ -47,6 +52,11 @@ pub const NOT_APPLICABLE: &[(&str, &str)] = &[
     (
         "N-RS-35",
         "There is no list of allowed tools: bodies are not read, and pass as they came (N-RS-30).",
+    ),
+    // Upstream
+    (
+        "N-UP-20",
+        "Answers are passed on as bytes; no filter reads them.",
     ),
     // Limits, logs, administration
     ("N-LG-11", "There is no administration over HTTP."),
