@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::show_size;
@@ -20,11 +21,21 @@ use crate::config::show_size;
 const SHED_FROM: u64 = 85;
 const ADMIT_BELOW: u64 = 80;
 
+/// The allocator keeps much of what is free, and what it keeps cannot be told from what is in use.
+/// So when memory has not grown for this long, requests are let in again too, for as long as it
+/// grows by no more than this percentage of the limit.
+const CALM: Duration = Duration::from_secs(5);
+const GROWTH: u64 = 2;
+
+/// Percent of the limit from which on nothing is tried for much longer.
+const DANGER: u64 = 95;
+const CALM_IN_DANGER: Duration = Duration::from_mins(1);
+
 /// Percent of the machine's memory that is ours where nothing else is said.
 const SHARE_OF_MACHINE: u64 = 80;
 
 /// How often it is looked. A burst between two looks must fit into what is left.
-const INTERVAL: Duration = Duration::from_millis(250);
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Whether memory is running out, as of the last look.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +49,8 @@ impl Memory {
     /// Looks again and again until `stop`. `limit` is in bytes; without one, nothing is ever short.
     pub async fn watch_until(self, stop: CancellationToken, limit: Option<u64>) {
         let Some(limit) = limit else { return };
+        let mut gauge = Gauge::new(limit);
+        let begun = Instant::now();
         let mut interval = tokio::time::interval(INTERVAL);
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
             let Some(resident) = resident() else {
@@ -47,7 +60,7 @@ impl Memory {
                 return;
             };
             let was_short = self.is_short();
-            let is_short = is_short(resident, limit, was_short);
+            let is_short = gauge.look(resident, begun.elapsed());
             if is_short != was_short {
                 self.0.store(is_short, Relaxed);
                 let (resident, limit) = (show_size(resident), show_size(limit));
@@ -66,11 +79,55 @@ impl Memory {
     }
 }
 
-/// A little less is needed to end a shortage than to begin one, or it would begin and end with
-/// each request.
-fn is_short(resident: u64, limit: u64, was_short: bool) -> bool {
-    let percent = if was_short { ADMIT_BELOW } else { SHED_FROM };
-    resident >= limit / 100 * percent
+/// When memory is short, from what is looked at in turn.
+#[derive(Debug)]
+struct Gauge {
+    limit: u64,
+    /// From which on it is short.
+    mark: u64,
+    is_short: bool,
+    /// The most of this shortage, and when that was new.
+    most: u64,
+    since: Duration,
+}
+
+impl Gauge {
+    fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            mark: limit / 100 * SHED_FROM,
+            is_short: false,
+            most: 0,
+            since: Duration::ZERO,
+        }
+    }
+
+    fn percent(&self, percent: u64) -> u64 {
+        self.limit / 100 * percent
+    }
+
+    fn look(&mut self, resident: u64, now: Duration) -> bool {
+        if resident < self.percent(ADMIT_BELOW) {
+            self.mark = self.percent(SHED_FROM);
+            self.is_short = false;
+        } else if !self.is_short {
+            self.is_short = resident >= self.mark;
+            (self.most, self.since) = (resident, now);
+        } else if resident > self.most {
+            (self.most, self.since) = (resident, now);
+        } else {
+            let calm = if resident < self.percent(DANGER) {
+                CALM
+            } else {
+                CALM_IN_DANGER
+            };
+            if now.saturating_sub(self.since) >= calm {
+                self.mark = resident + self.percent(GROWTH);
+                self.is_short = false;
+            }
+        }
+        self.is_short
+    }
 }
 
 /// The bytes that this program may use: what the control group allows, else most of what the
@@ -123,12 +180,55 @@ fn field(text: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    fn looks(gauge: &mut Gauge, looks: &[(u64, u64, bool)]) {
+        for &(second, resident, is_short) in looks {
+            let now = Duration::from_secs(second);
+            assert_eq!(
+                gauge.look(resident, now),
+                is_short,
+                "{second} s: {resident}"
+            );
+        }
+    }
+
     #[test]
     fn a_shortage_begins_at_85_percent_and_ends_below_80() {
-        assert!(!is_short(849, 1000, false));
-        assert!(is_short(850, 1000, false));
-        assert!(is_short(800, 1000, true));
-        assert!(!is_short(799, 1000, true));
+        let looked = [
+            (0, 849, false),
+            (1, 850, true),
+            (2, 800, true),
+            (3, 799, false),
+            (4, 849, false),
+            (5, 850, true),
+        ];
+        looks(&mut Gauge::new(1000), &looked);
+    }
+
+    #[test]
+    fn a_shortage_that_does_not_grow_ends_until_it_does() {
+        let looked = [
+            (0, 870, true),
+            (4, 880, true),
+            (8, 880, true),
+            (9, 880, false),
+            (10, 899, false),
+            (11, 900, true),
+            // What is gone is gone, and the old mark holds again.
+            (12, 700, false),
+            (13, 850, true),
+        ];
+        looks(&mut Gauge::new(1000), &looked);
+    }
+
+    #[test]
+    fn near_the_limit_a_shortage_lasts() {
+        let looked = [
+            (0, 960, true),
+            (59, 960, true),
+            (60, 960, false),
+            (61, 980, true),
+        ];
+        looks(&mut Gauge::new(1000), &looked);
     }
 
     #[test]

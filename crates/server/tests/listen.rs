@@ -477,6 +477,32 @@ async fn a_reader_that_takes_nothing_is_dropped() {
     assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }
 
+/// Nor is it when each answer is small, and asked for before the last was taken.
+#[tokio::test]
+async fn a_reader_that_asks_faster_than_it_reads_is_dropped() {
+    let limits = ConnectionLimits {
+        write_stall: milliseconds(500),
+        min_rate: 1_000_000,
+        ..Default::default()
+    };
+    let answer = |_, _| async { Response::new(Body::from(vec![b'x'; 2000])) };
+    let server = Server::start(limits, answer).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let peer = socket.connect(server.address).await.unwrap();
+    let (mut read, mut write) = peer.into_split();
+    let asking = async { while write.write_all(&GET.repeat(100)).await.is_ok() {} };
+    let sipping = async {
+        let mut piece = [0; 256];
+        while read.read(&mut piece).await.is_ok_and(|read| read > 0) {
+            sleep(milliseconds(1)).await;
+        }
+    };
+    let both = async { tokio::join!(asking, sipping) };
+    timeout(SOON, both).await.expect("it is still served");
+    assert_eq!(*server.met.lock().unwrap(), [Limit::SlowReader]);
+}
+
 #[tokio::test]
 async fn a_reader_that_is_slow_but_reads_gets_everything() {
     const TOTAL: usize = 24 * 1024 * 1024;

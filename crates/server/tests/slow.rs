@@ -263,6 +263,72 @@ fn open_files(process: u32) -> Option<usize> {
     Some(fs::read_dir(format!("/proc/{process}/fd")).ok()?.count())
 }
 
+/// FI-17: requests are turned away while memory is short, and only as long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_that_runs_out_is_answered_with_503_until_there_is_some_again() {
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let upstream = Upstream::start().await;
+    let limits =
+        "limits.memory = \"64MiB\"\nlimits.header_timeout = \"1m\"\nlimits.connections = 4000";
+    let proxy = Proxy::with(upstream.address, limits).await;
+    let http = Http::to(proxy.address);
+    let client = Client::register(&http).await;
+    let tokens = client.sign_in().await;
+    let _ = client.call(&tokens).await.expect(200);
+
+    // Heads that are nearly as long as they may be, and do not end.
+    let head = format!("GET / HTTP/1.1\r\nx: {}", "x".repeat(31_000));
+    let mut waiting = Vec::new();
+    let refused = loop {
+        let host = u8::try_from(waiting.len() / OF_ONE_ADDRESS + 1).unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket
+            .bind((Ipv4Addr::new(127, 3, 0, host), 0).into())
+            .unwrap();
+        let mut stream = socket.connect(proxy.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        waiting.push(stream);
+        if waiting.len() % 20 == 0 {
+            let answer = client.call(&tokens).await;
+            if answer.status != 200 {
+                break answer.expect(503);
+            }
+        }
+    };
+    assert_eq!(refused.header("retry-after"), "5");
+    let _ = http.get("/health").await.expect(200);
+    let page = Http::to(proxy.metrics)
+        .get("/metrics")
+        .await
+        .expect(200)
+        .text();
+    assert!(
+        page.contains("mcp_oauth_proxy_limited_total{limit=\"Memory\"} "),
+        "{page}"
+    );
+    say(&format!(
+        "shed: 503 with {} connections, RSS in KiB {:?}",
+        waiting.len(),
+        kibibytes(proxy.id(), "VmRSS:")
+    ));
+
+    drop(waiting);
+    let begun = Instant::now();
+    while client.call(&tokens).await.status != 200 {
+        let resident = kibibytes(proxy.id(), "VmRSS:");
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "RSS in KiB {resident:?}"
+        );
+        sleep(SIP).await;
+    }
+    say(&format!(
+        "shed: served again after {:?}, RSS in KiB {:?}",
+        begun.elapsed(),
+        kibibytes(proxy.id(), "VmRSS:")
+    ));
+}
+
 /// F13, FI-12
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_clients_are_dropped_and_nobody_else_notices() {

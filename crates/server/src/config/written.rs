@@ -298,8 +298,8 @@ pub struct LimitsConfig {
     #[schemars(extend("default" = show_duration(UpstreamTimeouts::default().head)))]
     pub response_timeout: Option<String>,
     /// The memory of this program: 64MiB to 1024GiB. When 85 % of it are in use, requests are
-    /// answered with 503 until there is memory again. When it is missing: what the control group
-    /// allows, else 80 % of what the machine has.
+    /// answered with 503 until there is memory again, or no more was needed for a while. When it
+    /// is missing: what the control group allows, else 80 % of what the machine has.
     #[schemars(example = "512MiB")]
     pub memory: Option<String>,
     /// Registrations from one address, or from one IPv6 network of 64 bits: `"300/h"` is 300 at

@@ -22,6 +22,9 @@ use tokio::{
 
 use super::{ConnectionLimits, Limit, Meter};
 
+/// How long a peer that was slow must have had nothing to take before it is not slow any more.
+const WRITE_KEPT: Duration = Duration::from_secs(1);
+
 /// How long an end may take that both sides know of.
 pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -41,7 +44,12 @@ pub(super) struct Watch {
     frame: Moment,
     /// By when the peer must have taken `write_least` of what we write.
     write: Moment,
-    /// What it has taken of that.
+    /// The same, kept while all has been written: what comes next may stand in the way again at
+    /// once, as with requests that are sent without a look at their answers.
+    write_due: Moment,
+    /// Until when it is kept.
+    write_kept: Moment,
+    /// What the peer has taken of `write_least`.
     taken: AtomicU64,
     /// The socket gave bytes, or its end, since a head is awaited.
     arrived: AtomicBool,
@@ -78,6 +86,8 @@ impl Watch {
             head: Moment::default(),
             frame: Moment::default(),
             write: Moment::default(),
+            write_due: Moment::default(),
+            write_kept: Moment::default(),
             taken: AtomicU64::new(0),
             arrived: AtomicBool::new(false),
             opened: AtomicBool::new(false),
@@ -142,31 +152,40 @@ impl Watch {
     }
 
     pub(super) fn write_blocked(&self) {
-        if self.write.is_never() {
-            self.taken.store(0, Relaxed);
-            self.set(&self.write, self.write_limit);
+        if !self.write.is_never() {
+            return;
         }
+        let now = Instant::now().duration_since(self.accepted);
+        if self.write_kept.is_never() || self.write_kept.has_passed(now) {
+            self.taken.store(0, Relaxed);
+            self.write_due.set(now + self.write_limit);
+        }
+        self.write.0.store(self.write_due.0.load(Relaxed), Relaxed);
     }
 
     /// Notes that the peer took something. That alone is no reason to wait longer: it has to be
     /// enough, or all there is.
     pub(super) fn write_progressed(&self, bytes: usize) {
-        if self.write.is_never() {
+        if self.write.is_never() && self.write_kept.is_never() {
             return;
         }
         let taken = self.taken.load(Relaxed).saturating_add(bytes as u64);
-        if taken >= self.write_least {
-            self.taken.store(0, Relaxed);
-            self.set(&self.write, self.write_limit);
-        } else {
+        if taken < self.write_least {
             self.taken.store(taken, Relaxed);
+            return;
+        }
+        self.taken.store(0, Relaxed);
+        self.set(&self.write_due, self.write_limit);
+        if !self.write.is_never() {
+            self.write.0.store(self.write_due.0.load(Relaxed), Relaxed);
         }
     }
 
-    /// Notes that nothing is left to be taken.
+    /// Notes that nothing is left to be written.
     pub(super) fn write_caught_up(&self) {
         if !self.write.is_never() {
             self.write.clear();
+            self.set(&self.write_kept, WRITE_KEPT);
         }
     }
 
@@ -283,6 +302,10 @@ impl Moment {
     fn set(&self, after: Duration) {
         let after = u64::try_from(after.as_millis()).unwrap_or(NEVER);
         self.0.store(after, Relaxed);
+    }
+
+    fn has_passed(&self, after: Duration) -> bool {
+        u128::from(self.0.load(Relaxed)) < after.as_millis()
     }
 
     fn clear(&self) {
