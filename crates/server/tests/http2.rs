@@ -1,9 +1,14 @@
 //! HTTP/2 from the outside: a well-behaved client, and frames written by hand.
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
+#[path = "support/frames.rs"]
+#[expect(unreachable_pub, reason = "a part of several test programs")]
+mod frames;
+
 use std::{
     convert::Infallible,
     future::{pending, ready},
+    iter::repeat_n,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex},
@@ -13,6 +18,10 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
+use frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, Raw,
+    SETTINGS, WINDOW_UPDATE, field, fields, frame,
+};
 use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, channel::Channel};
@@ -70,10 +79,7 @@ impl Server {
     }
 
     async fn raw(&self) -> Raw {
-        let mut raw = Raw(TcpStream::connect(self.address).await.unwrap());
-        raw.send(PREFACE).await;
-        raw.frame(SETTINGS, 0, 0, &[]).await;
-        raw
+        Raw::begin(TcpStream::connect(self.address).await.unwrap()).await
     }
 
     fn met(&self) -> Vec<Limit> {
@@ -84,120 +90,6 @@ impl Server {
         let answer = self.client().await.send_request(get("/")).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
     }
-}
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-/// A client that writes what it likes.
-struct Raw(TcpStream);
-
-impl Raw {
-    async fn send(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).await.unwrap();
-    }
-
-    async fn frame(&mut self, kind: u8, flags: u8, stream: u32, content: &[u8]) {
-        self.send(&frame(kind, flags, stream, content)).await;
-    }
-
-    /// The next frame: its kind, flags, stream and content. `None`: the connection has ended.
-    async fn next(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
-        let reading = async {
-            let mut head = [0; 9];
-            self.0.read_exact(&mut head).await.ok()?;
-            let [high, middle, low, kind, flags, stream @ ..] = head;
-            let mut content = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
-            self.0.read_exact(&mut content).await.ok()?;
-            Some((kind, flags, u32::from_be_bytes(stream), content))
-        };
-        timeout(SOON, reading).await.expect("nothing comes")
-    }
-
-    /// Frames of one kind, all others passed over.
-    async fn next_of(&mut self, wanted: u8) -> (u8, u32, Vec<u8>) {
-        loop {
-            let (kind, flags, stream, content) = self.next().await.expect("the connection ended");
-            if kind == wanted {
-                return (flags, stream, content);
-            }
-        }
-    }
-
-    async fn is_closed(&mut self) {
-        while self.next().await.is_some() {}
-    }
-
-    /// Sends `bytes` again and again until the server has had enough.
-    async fn flood(self, bytes: &[u8], times: usize) -> usize {
-        let (mut read, mut write) = self.0.into_split();
-        let reading = TaskTracker::new().spawn(async move {
-            let mut scrap = vec![0; 64 * 1024];
-            while read.read(&mut scrap).await.is_ok_and(|read| read > 0) {}
-        });
-        let flooding = async {
-            for sent in 0..times {
-                if write.write_all(bytes).await.is_err() {
-                    return sent;
-                }
-            }
-            times
-        };
-        let sent = timeout(SOON, flooding).await.expect("it is not read");
-        timeout(SOON, reading)
-            .await
-            .expect("the connection stays open")
-            .unwrap();
-        sent
-    }
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(content.len()).unwrap().to_be_bytes();
-    let mut frame = vec![length[1], length[2], length[3], kind, flags];
-    frame.extend(stream.to_be_bytes());
-    frame.extend(content);
-    frame
-}
-
-/// A header as HPACK writes one that neither side is to remember (RFC 7541 §6.2.2).
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let mut field = vec![0];
-    for text in [name, value] {
-        // An integer with a prefix of 7 bits (RFC 7541 §5.1).
-        let mut length = text.len();
-        if length < 127 {
-            field.push(u8::try_from(length).unwrap());
-        } else {
-            field.push(127);
-            length -= 127;
-            while length >= 128 {
-                field.push(u8::try_from(length % 128).unwrap() | 128);
-                length /= 128;
-            }
-            field.push(u8::try_from(length).unwrap());
-        }
-        field.extend(text.as_bytes());
-    }
-    field
-}
-
-fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
-    fields
-        .iter()
-        .flat_map(|(name, value)| field(name, value))
-        .collect()
 }
 
 fn head(method: &str) -> Vec<u8> {
@@ -754,7 +646,7 @@ async fn floods_end_their_connection_and_nobody_elses() {
     ] {
         let mut raw = server.raw().await;
         raw.send(&opening).await;
-        let sent = raw.flood(&repeated, TIMES).await;
+        let sent = raw.flood(repeat_n(repeated, TIMES)).await;
         assert!(sent < TIMES, "{what} went on");
     }
     // Rapid reset; and resets that we are provoked to, by a window that grows by nothing.
@@ -762,28 +654,13 @@ async fn floods_end_their_connection_and_nobody_elses() {
         &|stream| frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]),
         &(|stream| frame(WINDOW_UPDATE, 0, stream, &[0; 4])) as &dyn Fn(u32) -> Vec<u8>,
     ] {
-        let raw = server.raw().await;
-        let all: Vec<u8> = (0..100_000)
-            .flat_map(|request| {
-                let stream = request * 2 + 1;
-                let whole = frame(HEADERS, END_HEADERS | END_STREAM, stream, &head("GET"));
-                [whole, provocation(stream)].concat()
-            })
-            .collect();
-        let mut sent = 0;
-        let (mut read, mut write) = raw.0.into_split();
-        let reading = TaskTracker::new().spawn(async move {
-            let mut scrap = vec![0; 64 * 1024];
-            while read.read(&mut scrap).await.is_ok_and(|read| read > 0) {}
+        let requests = (0..100_000).map(|request| {
+            let stream = request * 2 + 1;
+            let whole = frame(HEADERS, END_HEADERS | END_STREAM, stream, &head("GET"));
+            [whole, provocation(stream)].concat()
         });
-        for part in all.chunks(16 * 1024) {
-            if timeout(SOON, write.write_all(part)).await.unwrap().is_err() {
-                break;
-            }
-            sent += part.len();
-        }
-        assert!(sent < all.len(), "all resets were taken");
-        timeout(SOON, reading).await.unwrap().unwrap();
+        let sent = server.raw().await.flood(requests).await;
+        assert!(sent < TIMES, "all resets were taken");
     }
 
     let witnessed = witness.send_request(get("/")).await.unwrap();

@@ -5,6 +5,7 @@
 pub mod canary;
 pub mod client;
 pub mod fake_time;
+pub mod frames;
 pub mod postgres;
 pub mod proxy;
 pub mod upstream;
