@@ -259,7 +259,7 @@ impl World {
         let rows = sqlx::query_as::<_, (String, i64, Vec<u8>)>(rows);
         let rows = rows.fetch_all(&mut *connection).await.unwrap();
         rows.into_iter()
-            .map(|(key, version, value)| (key, without_use(version, value)))
+            .map(|(key, version, value)| (key, without_use(version, &value)))
             .collect()
     }
 
@@ -376,9 +376,9 @@ fn set_back(record: &mut Value, seconds: i64) {
 }
 
 /// A grant's record as it would be without the note that one of its tokens was used.
-fn without_use(version: i64, value: Vec<u8>) -> (i64, Vec<u8>) {
+fn without_use(version: i64, value: &[u8]) -> (i64, Vec<u8>) {
     // Members in one order: a record that a test wrote has another than one of the program.
-    let mut record: Value = serde_json::from_slice(&value).unwrap();
+    let mut record: Value = serde_json::from_slice(value).unwrap();
     let used = record
         .get_mut("access_used")
         .map(|used| used.take() == true);
