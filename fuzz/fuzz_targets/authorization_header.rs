@@ -3,7 +3,7 @@
 
 use arbitrary::Arbitrary;
 use data_encoding::BASE64;
-use fuzz::{Stage, TestServer, block_on, form};
+use fuzz::{Stage, TestServer, block_on, form, patient_server};
 use http::{HeaderMap, HeaderValue, header};
 use libfuzzer_sys::fuzz_target;
 use protocol::oauth::{
@@ -22,7 +22,7 @@ struct Input {
 }
 
 thread_local! {
-    static STAGE: Stage<TestServer> = const { Stage::new(TestServer::new) };
+    static STAGE: Stage<TestServer> = const { Stage::new(|| patient_server(&[("one", "/mcp")])) };
 }
 
 /// Percent-decoding as forms have it, of the whole text.

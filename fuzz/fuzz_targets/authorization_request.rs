@@ -5,6 +5,7 @@ use arbitrary::Arbitrary;
 use fuzz::{
     Answer, Stage, TestServer, block_on,
     client::{CHALLENGE, REDIRECT_URI},
+    patient_server,
 };
 use libfuzzer_sys::fuzz_target;
 use url::form_urlencoded;
@@ -54,7 +55,7 @@ thread_local! {
 
 fn prepare() -> Prepared {
     block_on(async {
-        let server = TestServer::new();
+        let server = patient_server(&[("one", "/mcp")]);
         let good = server.mcp_client().await.authorization();
         Prepared { server, good }
     })

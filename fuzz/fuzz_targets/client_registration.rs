@@ -1,13 +1,13 @@
 //! Z05: what is registered is what the client is told, and could be registered again.
 #![no_main]
 
-use fuzz::{Stage, TestServer, block_on, request};
+use fuzz::{Stage, TestServer, block_on, patient_server, request};
 use http::{Method, header};
 use libfuzzer_sys::fuzz_target;
 use protocol::oauth::client::ClientMetadata;
 
 thread_local! {
-    static STAGE: Stage<TestServer> = const { Stage::new(TestServer::new) };
+    static STAGE: Stage<TestServer> = const { Stage::new(|| patient_server(&[("one", "/mcp")])) };
 }
 
 fuzz_target!(

@@ -42,7 +42,7 @@ fuzz_target!(|input: &[u8]| judge(|| {
     match seen {
         Some(value) => {
             assert_eq!(named, 1);
-            assert!(!value.contains([';', '\n']) && value.trim() == value);
+            assert!(!value.contains([';', '\n']) && value.trim_ascii() == value);
             let alone = headers([format!("{NAME}={value}").as_bytes()]);
             assert_eq!(cookie(&alone, NAME), Some(value));
         }

@@ -9,8 +9,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
 use fuzz::{
-    HOME, Stage, TestServer, block_on,
+    HOME, Stage, block_on,
     client::{McpClient, Tokens},
+    patient_server,
 };
 use http::{Response, header};
 use http_body::Frame;
@@ -35,7 +36,7 @@ thread_local! {
 
 fn prepare() -> Prepared {
     block_on(async {
-        let client = TestServer::new().mcp_client().await;
+        let client = patient_server(&[("one", "/mcp")]).mcp_client().await;
         let tokens = client.sign_in().await;
         Prepared { client, tokens }
     })

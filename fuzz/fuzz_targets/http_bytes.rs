@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use fuzz::{TestServer, judge};
+use fuzz::{judge, patient_server};
 use libfuzzer_sys::fuzz_target;
 use server::listen::{self, ConnectionLimits};
 use tokio::{
@@ -34,7 +34,7 @@ fn start() -> (Runtime, SocketAddr) {
             .await
             .expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let front = TestServer::new().front;
+        let front = patient_server(&[("one", "/mcp")]).front;
         let answer = move |request, peer| {
             let front = front.clone();
             async move {

@@ -5,6 +5,7 @@ use axum::body::Body;
 use fuzz::{
     Stage, TestServer, block_on,
     client::{McpClient, Tokens},
+    patient_server,
 };
 use http::{Method, Request, header};
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +21,7 @@ thread_local! {
 
 fn prepare() -> Prepared {
     block_on(async {
-        let server = TestServer::with_two_upstreams();
+        let server = patient_server(&[("a", "/mcp/a"), ("b", "/mcp/b")]);
         let client: McpClient = server.mcp_client().await.at("/mcp/a");
         let tokens = client.sign_in().await;
         Prepared { server, tokens }

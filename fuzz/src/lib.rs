@@ -5,6 +5,7 @@ use std::{cell::RefCell, future::Future, time::Duration};
 
 use cpu_time::ProcessTime;
 use peak_alloc::PeakAlloc;
+use protocol::policy::Limits;
 use tokio::runtime::{Builder, Runtime};
 
 #[allow(
@@ -39,6 +40,22 @@ pub fn judge(one: impl FnOnce()) {
     assert!(took < TIME, "took {took:?}");
     let used = MEMORY.peak_usage().saturating_sub(before);
     assert!(used < BYTES, "allocated {used} bytes");
+}
+
+/// A server with these upstreams that counts no requests: on it thousands of inputs come in one
+/// second, from one address.
+pub fn patient_server(upstreams: &[(&str, &str)]) -> TestServer {
+    let mut policy = policy(upstreams);
+    policy.limits = Limits {
+        registrations_per_address: None,
+        registrations: None,
+        wrong_tokens_per_address: None,
+        calls_per_grant: None,
+        documents_per_host: None,
+        documents: None,
+        ..policy.limits
+    };
+    TestServer::with(policy)
 }
 
 thread_local! {
