@@ -391,6 +391,10 @@ impl Walk {
             let answer = browser.deny(&self.server, &page).await;
             (Operation::Deny { authorization }, answer)
         };
+        // Strangers may write few denials, which has tests of its own: then nothing was decided.
+        if answer.status == 429 && matches!(operation, Operation::Deny { .. }) {
+            return Ok(());
+        }
         let redirect = (answer.status == 303).then(|| answer.redirect());
         let seen = match &redirect {
             Some(redirect) if redirect.has("code") => Some(Verdict::Code),
