@@ -27,9 +27,13 @@ impl RedirectUri {
         }
         // Parsing repairs what is written oddly; what is compared later is the text, so only text
         // that needs no repair is let in.
-        let (scheme, rest) = text.split_once("://")?;
-        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        if authority.is_empty() || authority.contains('@') || has_dot_segment(path) {
+        let (scheme, rest) = text.split_once(':')?;
+        let (authority, path) = split_authority(rest);
+        let fits_scheme = match authority {
+            Some(authority) => !authority.is_empty() && !authority.contains('@'),
+            None => path.starts_with('/') && is_reversed_domain(scheme),
+        };
+        if !fits_scheme || has_dot_segment(path) {
             return None;
         }
         if path.contains(['[', ']']) || !has_whole_escapes(rest) {
@@ -40,9 +44,9 @@ impl RedirectUri {
         }
         let url = Url::parse(text).ok()?;
         let fits = match scheme {
-            "https" => is_canonical_host(&url, authority),
+            "https" => is_canonical_host(&url, authority?),
             "http" => loopback(text).is_some(),
-            _ => is_app_scheme(scheme),
+            _ => known_clients::is_app_scheme(scheme) || is_reversed_domain(scheme),
         };
         fits.then(|| Self(text.to_owned()))
     }
@@ -75,13 +79,13 @@ impl RedirectUri {
 
     /// What people should see of the place: a host, or an application's scheme.
     pub fn place(&self) -> String {
-        let Some((scheme, rest)) = self.0.split_once("://") else {
+        let Some((scheme, rest)) = self.0.split_once(':') else {
             return self.0.clone();
         };
-        let authority = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
-        match scheme {
-            "https" | "http" => authority.to_owned(),
-            _ => format!("{scheme}://{authority}"),
+        match (scheme, split_authority(rest).0) {
+            ("https" | "http", Some(authority)) => authority.to_owned(),
+            (_, Some(authority)) => format!("{scheme}://{authority}"),
+            (_, None) => format!("{scheme}:"),
         }
     }
 
@@ -103,6 +107,18 @@ impl RedirectUri {
 /// no fragment (RFC 6749 §3.1.2). No `*`: it is no pattern.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"\"#*<>\\^`{|}".contains(&byte)
+}
+
+/// The authority, if there is one, and what follows it, of what stands after a URI's scheme
+/// (RFC 3986 §3).
+fn split_authority(rest: &str) -> (Option<&str>, &str) {
+    match rest.strip_prefix("//") {
+        Some(rest) => {
+            let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            (Some(authority), path)
+        }
+        None => (None, rest),
+    }
 }
 
 fn has_dot_segment(path: &str) -> bool {
@@ -154,13 +170,12 @@ fn is_canonical_host(url: &Url, authority: &str) -> bool {
 }
 
 /// Private-use schemes belong to whoever owns the reversed domain name in them (RFC 8252 §7.1).
-fn is_app_scheme(scheme: &str) -> bool {
+fn is_reversed_domain(scheme: &str) -> bool {
     let legal =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
-    known_clients::is_app_scheme(scheme)
-        || (scheme.contains('.')
-            && scheme.starts_with(|first: char| first.is_ascii_lowercase())
-            && scheme.bytes().all(legal))
+    scheme.contains('.')
+        && scheme.starts_with(|first: char| first.is_ascii_lowercase())
+        && scheme.bytes().all(legal)
 }
 
 /// A loopback URI without its port: host, and everything from the path on.
@@ -210,6 +225,7 @@ mod tests {
             "cursor://anysphere.cursor-mcp/oauth/callback",
             "claude://oauth/callback",
             "com.example.app://callback",
+            "com.example.app:/oauth2redirect/example-provider",
         ] {
             assert!(RedirectUri::parse(good).is_some(), "{good}");
         }
@@ -266,6 +282,12 @@ mod tests {
             "urn:ietf:wg:oauth:2.0:oob",
             "myapp://callback",
             "Com.example://callback",
+            "com.example:callback",
+            "com.example:///callback",
+            "com.example:/a/../callback",
+            "com.example:/callback?code=x",
+            "cursor:/oauth/callback",
+            "myapp:/callback",
         ] {
             assert!(RedirectUri::parse(bad).is_none(), "{bad:?}");
         }
@@ -401,9 +423,12 @@ mod tests {
         #[test]
         fn what_is_registered_reads_the_same_to_another_parser(text in "\\PC{0,40}|https?://\\PC{0,40}") {
             if let Some(uri) = RedirectUri::parse(&text) {
-                let other: http::Uri = uri.as_str().parse().expect("another parser reads it");
                 let url = Url::parse(uri.as_str()).unwrap();
-                proptest::prop_assert_eq!(other.host(), url.host_str());
+                // It knows none without an authority.
+                if url.has_host() {
+                    let other: http::Uri = uri.as_str().parse().expect("another parser reads it");
+                    proptest::prop_assert_eq!(other.host(), url.host_str());
+                }
             }
         }
     }

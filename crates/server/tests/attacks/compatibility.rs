@@ -331,6 +331,7 @@ async fn apps(world: Arc<World>) {
         "vscode://vscode.github-authentication/did-authenticate",
         "vscode-insiders://ms-vscode.mcp/callback",
         "com.example.app://oauth",
+        "com.example.app:/oauth2redirect",
     ] {
         let client = world.client_at(&[uri]).await;
         let tokens = world.lets_in(&client, &client.authorization()).await;
