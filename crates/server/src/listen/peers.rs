@@ -2,9 +2,11 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use protocol::rates::network;
 
 use super::ConnectionLimits;
 
@@ -26,7 +28,7 @@ impl Peers {
         {
             return Some(Admission(None));
         }
-        let peer = network_of(peer);
+        let peer = network(peer);
         let mut counts = self.counts();
         let count = counts.entry(peer).or_default();
         if *count >= limits.per_address {
@@ -38,14 +40,6 @@ impl Peers {
 
     fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The address that stands for all that one person can come from: with IPv6 that is a /64.
-fn network_of(peer: IpAddr) -> IpAddr {
-    match peer {
-        IpAddr::V4(_) => peer,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
     }
 }
 
