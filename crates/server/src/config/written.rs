@@ -200,7 +200,8 @@ pub struct ClientConfig {
     /// In place of a secret, the public keys of a client that signs assertions
     /// (`private_key_jwt`): a JSON Web Key Set, written out or taken from elsewhere like a secret.
     pub jwks: Option<Secret>,
-    /// In place of `jwks`, the address where the client publishes its keys.
+    /// In place of `jwks`, the address where the client publishes its keys, as a document of at most
+    /// 5 KiB.
     #[schemars(example = "https://client.example.com/jwks.json")]
     pub jwks_uri: Option<String>,
 }
