@@ -81,7 +81,8 @@ pub enum Event<'a> {
         error: ErrorCode,
         description: &'a str,
     },
-    /// A request came under a name that is not ours, while we run for this computer alone.
+    /// A request came under a name that is not ours, while we run for this computer alone; `host`
+    /// is what `told_host` leaves of it.
     Misdirected { host: &'a str },
     /// A limit refused a request; `address` is who sent it, if that is what was counted.
     Limited {
@@ -90,7 +91,8 @@ pub enum Event<'a> {
     },
     /// So many clients registered that some went that nobody had approved yet.
     UnusedClientsRemoved { removed: u64 },
-    /// There is nothing at this path. Only told at all so that a mistyped address can be seen.
+    /// There is nothing at this path, of which `path` is what `told_path` leaves. Only told at
+    /// all so that a mistyped address can be seen.
     NotFound { path: &'a str },
     /// The program failed: the store, or itself.
     Failed {
@@ -244,5 +246,85 @@ impl Journal {
         for reader in &self.0 {
             reader.read(event);
         }
+    }
+}
+
+/// Segments of a path that are told.
+const MOST_SEGMENTS: usize = 4;
+/// The longest segment that is told, in bytes, and the longest that is more than words.
+const LONGEST_WORDS: usize = 32;
+const LONGEST_NAME: usize = 16;
+/// The longest host that is told: no name has more bytes, with a port.
+const LONGEST_HOST: usize = 259;
+
+/// What may be told of a path that somebody asked for. Some servers have their key in the address,
+/// which then is tried here too, so only what looks like a name is told.
+pub(crate) fn told_path(path: &str) -> String {
+    let mut told = String::new();
+    let mut segments = path.split('/').skip(1);
+    for segment in segments.by_ref().take(MOST_SEGMENTS) {
+        told.push('/');
+        told.push_str(if is_name(segment) { segment } else { "…" });
+    }
+    if segments.next().is_some() {
+        told.push_str("/…");
+    }
+    told
+}
+
+/// Whether a segment says what something is called. A key is longer than names are, or has digits
+/// and capitals where names have words.
+fn is_name(segment: &str) -> bool {
+    let joins = |byte: u8| b"-_.".contains(&byte);
+    let in_words = |byte: u8| byte.is_ascii_lowercase() || joins(byte);
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || joins(byte);
+    (segment.len() <= LONGEST_NAME && segment.bytes().all(in_name))
+        || (segment.len() <= LONGEST_WORDS && segment.bytes().all(in_words))
+}
+
+/// What may be told of a host that somebody asked for: not who asked, by name and password, nor
+/// more than a name has room for.
+pub(crate) fn told_host(host: &str) -> &str {
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    &host[..host.floor_char_boundary(LONGEST_HOST)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_a_path_are_told_and_keys_are_not() {
+        for path in [
+            "/",
+            "/mcp",
+            "/mcp/",
+            "/MCP/GitHub",
+            "/mcp/tickets2/",
+            "/.well-known/oauth-authorization-server/mcp/my-server_3",
+        ] {
+            assert_eq!(told_path(path), path);
+        }
+        for (path, told) in [
+            ("/mcp/wsk_live_8Jq2LmZ0pTxN4uVb", "/mcp/…"),
+            ("/8f14e45fceea167a5a36dedd4bea2543/mcp", "/…/mcp"),
+            ("/s/2f1c8a4e-7d53-4b08-9e6a-0c4d1b7a9f35/sse", "/s/…/sse"),
+            ("/orange%20tractor", "/…"),
+            ("/é/\"}{\"level\":\"ERROR\"", "/…/…"),
+            ("/a/b/c/d/e/f", "/a/b/c/d/…"),
+        ] {
+            assert_eq!(told_path(path), told);
+        }
+        let words = "a".repeat(32);
+        assert_eq!(told_path(&format!("/{words}")), format!("/{words}"));
+        assert_eq!(told_path(&format!("/{words}a")), "/…");
+        assert_eq!(told_path(""), "");
+    }
+
+    #[test]
+    fn a_host_is_told_without_who_asks_and_without_end() {
+        assert_eq!(told_host("evil.example:80"), "evil.example:80");
+        assert_eq!(told_host("me:s3cr3t@evil.example"), "evil.example");
+        assert_eq!(told_host(&"x".repeat(30_000)).len(), 259);
     }
 }

@@ -21,7 +21,7 @@ macro_rules! log_call {
             upstream = $call.upstream.name,
             subject = $call.caller.map(|caller| caller.subject),
             client = $call.caller.map(|caller| caller.client_id.as_str()),
-            method = %$call.method,
+            method = %format_args!("{:.16}", $call.method.as_str()),
             claimed_method = $call.claimed_method,
             claimed_tool = $call.claimed_tool,
             status = $call.status.as_u16(),

@@ -17,7 +17,7 @@ use super::{
     pages::{MessagePage, WayBack},
 };
 use crate::{
-    journal::{CallRefused, Endpoint, Event, Limit, UpstreamFailed},
+    journal::{self, CallRefused, Endpoint, Event, Limit, UpstreamFailed},
     oauth::{
         authorization::Refusal,
         bearer,
@@ -58,7 +58,8 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
 
 /// There is nothing at this path. JSON, since discovery stumbles over pages.
 pub(super) fn not_found(app: &App, uri: &Uri) -> Response<Body> {
-    app.journal.record(&Event::NotFound { path: uri.path() });
+    let path = &journal::told_path(uri.path());
+    app.journal.record(&Event::NotFound { path });
     json(
         StatusCode::NOT_FOUND,
         &json!({ "error": "not_found", "error_description": "there is nothing at this address" }),
@@ -110,6 +111,7 @@ pub(super) async fn method_not_allowed() -> Response<Body> {
 
 /// The request came under a name that is not ours.
 pub(super) fn misdirected(app: &App, host: &str) -> Response<Body> {
+    let host = journal::told_host(host);
     app.journal.record(&Event::Misdirected { host });
     json(
         StatusCode::MISDIRECTED_REQUEST,
