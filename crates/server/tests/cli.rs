@@ -213,6 +213,20 @@ fn an_empty_variable_for_the_upstream_is_warned_about() {
 }
 
 #[test]
+fn a_proxy_in_front_that_is_not_named_is_warned_about_wherever_it_is() {
+    let at = |listen: &str, rest: &str| {
+        let file = format!("public_url = 'https://mcp.example.com'\nlisten = '{listen}'\n{rest}");
+        load(&file, &[]).unwrap().warnings
+    };
+    let nearby = at("127.0.0.1:8080", "");
+    assert!(matches!(&nearby[..], [only] if only.ends_with("write ranges = [\"127.0.0.1\"]")));
+    let anywhere = at("0.0.0.0:8080", "");
+    assert!(matches!(&anywhere[..], [only] if only.contains("let nobody else reach `listen`")));
+    let named = at("0.0.0.0:8080", "trusted_proxies.ranges = ['10.0.0.5']");
+    assert!(named.is_empty(), "{named:?}");
+}
+
+#[test]
 fn the_environment_overrides_the_file() {
     let file = "public_url = 'https://old.example'\nlisten = '127.0.0.1:1'\nsign_in.pin = 'k7wq2z'\ntrusted_proxies.ranges = ['127.0.0.1']";
     let plan = load(

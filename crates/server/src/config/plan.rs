@@ -177,11 +177,19 @@ pub(super) fn plan(
         })
     };
     let upstreams = drafts.into_iter().map(planned).collect::<Option<_>>()?;
-    if issuer.is_https() && trusted_proxies.is_empty() && listen?.ip().is_loopback() {
+    if issuer.is_https() && trusted_proxies.is_empty() {
+        // This program has no TLS of its own, so something in front of it must.
+        let remedy = if listen?.ip().is_loopback() {
+            "write ranges = [\"127.0.0.1\"]"
+        } else {
+            "write its address into ranges, and let nobody else reach `listen`, where there is no TLS"
+        };
         findings.warn(
             &Key::of("trusted_proxies").child("ranges"),
-            "is empty: all clients of the proxy in front count as one, so five wrong passphrases \
-             of any of them make all of them wait; write ranges = [\"127.0.0.1\"]",
+            &format!(
+                "is empty: all clients of the proxy in front count as one, so five wrong \
+                 passphrases of any of them make all of them wait; {remedy}"
+            ),
         );
     }
     Some(Plan {
