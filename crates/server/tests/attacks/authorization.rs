@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     case::{Case, case},
-    refusal::Refusal::{self, Page, ToClient},
+    refusal::Refusal::{self, Page, ToClient, ToStranger},
     support::{
         PASSPHRASE,
         client::{Client, Consent, Http, Parameters, REDIRECT_URI},
@@ -87,6 +87,11 @@ pub fn cases() -> Vec<Case> {
             "N-AZ-55",
             "consent pages opened and left by the thousand",
             abandoned_pages,
+        ),
+        case(
+            "N-AZ-56",
+            "an error that would send a browser on to whoever registered",
+            open_redirector,
         ),
         case("N-AZ-57", "a URL of 64 KiB", long_url),
     ];
@@ -609,6 +614,53 @@ async fn abandoned_pages(world: Arc<World>) {
     assert!(grown < 8 * 1024, "{grown} KiB more");
     let redirect = client.approve(&first, PASSPHRASE).await.expect(303);
     let _ = client.redeem(&Client::code(&redirect)).await.expect(200);
+}
+
+/// Anybody can register an address of their own, and send people there through a link that begins
+/// with our name. So only clients that are known, or on this computer, get errors by themselves.
+async fn open_redirector(world: Arc<World>) {
+    let odd: [(fn(Parameters) -> Parameters, &str); 5] = [
+        (|good| good.without("code_challenge"), "invalid_request"),
+        (|good| good.with("response_type", "token"), UNSUPPORTED),
+        (|good| good.with("scope", "\""), "invalid_scope"),
+        (
+            |good| good.with("resource", "https://evil.example/"),
+            "invalid_target",
+        ),
+        (|good| good.and("request", "x"), "request_not_supported"),
+    ];
+    for uri in [
+        "https://evil.example/cb",
+        "https://claude.ai.evil.example/api/mcp/auth_callback",
+        "https://claude.ai/elsewhere?x=%22%3E%3Cscript%3E",
+        "com.example.evil://cb",
+    ] {
+        let stranger = world.client_at(&[uri]).await;
+        for (change, error) in odd {
+            let bad = change(stranger.authorization()).with("state", "\"><script>");
+            let request = opening(&world.http, &bad);
+            let answer = world.refusal_of(request, &ToStranger(error)).await;
+            assert!(!answer.text().contains("<script"), "{}", answer.text());
+            assert!(
+                answer.text().contains(&format!("href=\"{uri}")),
+                "{answer:#?}"
+            );
+        }
+        world.lets_in(&stranger, &stranger.authorization()).await;
+    }
+    for uri in [REDIRECT_URI, LOOPBACK, LOCALHOST] {
+        let known = world.client_at(&[uri]).await;
+        for (change, error) in odd {
+            let bad = change(known.authorization());
+            world.refuses(&bad, ToClient(error)).await;
+        }
+    }
+    // Nor does what only a person can say.
+    let stranger = world.client_at(&["https://evil.example/cb"]).await;
+    let page = stranger.opens_consent().await;
+    let denied = page.answer(&stranger.http, "", "deny");
+    let denied = world.changing(&["code/"], stranger.http.send(denied)).await;
+    ToClient("access_denied").check(&denied, &world.issuer);
 }
 
 async fn long_url(world: Arc<World>) {

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::{
     case::{Case, case},
+    guessing::{self, WRONG},
     refusal::Refusal::{OAuth, Page, ToClient},
     support::{
         PASSPHRASE,
@@ -115,6 +116,7 @@ pub fn cases() -> Vec<Case> {
             .iter()
             .map(|(id, tried, forgeries)| case(id, tried, |world| forged_form(world, forgeries))),
     );
+    cases.extend(guessing::cases());
     cases
 }
 
@@ -656,6 +658,34 @@ async fn planted_cookie(world: Arc<World>) {
     let form = client.form(&page.fields(PASSPHRASE, "approve"), Some(&planted));
     world.refused(form, &Page(403)).await;
     world.is_approved(&client, &page).await;
+
+    // The cookie of a browser that was right before says no more than that: without the
+    // passphrase it opens nothing, and with it the browser gets one that nobody planted.
+    let known = client.known_browser(PASSPHRASE).await;
+    let victims = world.elsewhere();
+    for (number, secret) in ["", WRONG].into_iter().enumerate() {
+        let tried = client.tries_in(&known, &victims, secret);
+        let tried = world.unchanged(tried).await;
+        Page(401).check(&tried, &world.issuer);
+        let left = format!("{} attempts are left", 4 - number);
+        assert!(tried.text().contains(&left), "{}", tried.text());
+    }
+    let approved = client.tries_in(&known, &victims, PASSPHRASE).await;
+    let renewed = approved.expect(303).header("set-cookie").to_owned();
+    let renewed = renewed.split(';').next().unwrap();
+    assert!(renewed.starts_with("mcp-known-browser=") && renewed != known);
+    // Who planted it can use it up, and not the new one.
+    let thief = world.elsewhere();
+    for _ in 0..5 {
+        let _ = client.tries_in(&known, &thief, WRONG).await.expect(401);
+    }
+    let used_up = client.tries_in(&known, &thief, PASSPHRASE).await;
+    Page(429).check(&used_up, &world.issuer);
+    let approved = client.tries_in(renewed, &victims, PASSPHRASE).await;
+    let _ = client
+        .redeem(&Client::code(&approved.expect(303)))
+        .await
+        .expect(200);
 }
 
 /// That browsers do as they are told is in `interop/browser.mjs`.

@@ -32,6 +32,7 @@ mod compatibility;
 mod consent;
 mod decoy;
 mod framing;
+mod guessing;
 mod ids;
 mod limits;
 mod metadata;

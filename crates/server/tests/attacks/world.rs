@@ -344,6 +344,17 @@ impl World {
         outcome
     }
 
+    /// What the metrics say of one series: its name without what all of ours begin with, and its
+    /// labels. Zero, if it was never counted.
+    pub async fn metric(&self, series: &str) -> u64 {
+        let metrics = Http::to(self.proxy.metrics).get("/metrics").await.text();
+        let line = metrics.lines().find_map(|line| {
+            let line = line.strip_prefix("mcp_oauth_proxy_")?;
+            line.strip_prefix(series)?.strip_prefix(' ')
+        });
+        line.map_or(0, |count| count.parse().unwrap())
+    }
+
     /// The twin of a refusal: this authorization request leads to tokens, and a call with them
     /// arrives at the upstream with the operator's key.
     pub async fn lets_in(&self, client: &Client, authorization: &Parameters) -> Tokens {

@@ -5,8 +5,8 @@ use std::{
     io::Read,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU16, Ordering},
@@ -129,15 +129,26 @@ impl Proxy {
 
     /// What `check` says of the configuration.
     pub fn check(&self) -> Vec<u8> {
-        let output = Command::new(env!("CARGO_BIN_EXE_mcp-oauth-proxy"))
+        let output = self.checked(self.directory.path());
+        assert!(output.status.success(), "{output:?}");
+        [output.stdout, output.stderr].concat()
+    }
+
+    /// What `check` says where there is none.
+    pub fn check_without_configuration(&self) -> String {
+        let output = self.checked(&self.directory.path().join("tmp"));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn checked(&self, directory: &Path) -> Output {
+        Command::new(program())
             .arg("check")
-            .current_dir(self.directory.path())
+            .current_dir(directory)
             .env_clear()
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
-        [output.stdout, output.stderr].concat()
+            .unwrap()
     }
 
     /// The files that the program made: those of the data directory but for the key, which is the
@@ -322,6 +333,15 @@ impl Proxy {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let size = line.unwrap().trim().trim_end_matches(" kB");
         size.parse().unwrap()
+    }
+
+    /// Waits until the program has written `text`.
+    pub async fn says(&self, text: &str) {
+        let started = Instant::now();
+        while !self.output().contains(text) {
+            assert!(started.elapsed() < PATIENCE, "{text}: {}", self.output());
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// What the program has written to standard output and standard error so far, over all
