@@ -616,19 +616,21 @@ async fn abandoned_pages(world: Arc<World>) {
     let _ = client.redeem(&Client::code(&redirect)).await.expect(200);
 }
 
+/// What is wrong with a request whose redirect URI is right, and the error it comes to.
+type Odd = (fn(Parameters) -> Parameters, &'static str);
+
+#[rustfmt::skip]
+const ODD: [Odd; 5] = [
+    (|good| good.without("code_challenge"), "invalid_request"),
+    (|good| good.with("response_type", "token"), UNSUPPORTED),
+    (|good| good.with("scope", "\""), "invalid_scope"),
+    (|good| good.with("resource", "https://evil.example/"), "invalid_target"),
+    (|good| good.and("request", "x"), "request_not_supported"),
+];
+
 /// Anybody can register an address of their own, and send people there through a link that begins
 /// with our name. So only clients that are known, or on this computer, get errors by themselves.
 async fn open_redirector(world: Arc<World>) {
-    let odd: [(fn(Parameters) -> Parameters, &str); 5] = [
-        (|good| good.without("code_challenge"), "invalid_request"),
-        (|good| good.with("response_type", "token"), UNSUPPORTED),
-        (|good| good.with("scope", "\""), "invalid_scope"),
-        (
-            |good| good.with("resource", "https://evil.example/"),
-            "invalid_target",
-        ),
-        (|good| good.and("request", "x"), "request_not_supported"),
-    ];
     for uri in [
         "https://evil.example/cb",
         "https://claude.ai.evil.example/api/mcp/auth_callback",
@@ -636,7 +638,7 @@ async fn open_redirector(world: Arc<World>) {
         "com.example.evil://cb",
     ] {
         let stranger = world.client_at(&[uri]).await;
-        for (change, error) in odd {
+        for (change, error) in ODD {
             let bad = change(stranger.authorization()).with("state", "\"><script>");
             let request = opening(&world.http, &bad);
             let answer = world.refusal_of(request, &ToStranger(error)).await;
@@ -650,7 +652,7 @@ async fn open_redirector(world: Arc<World>) {
     }
     for uri in [REDIRECT_URI, LOOPBACK, LOCALHOST] {
         let known = world.client_at(&[uri]).await;
-        for (change, error) in odd {
+        for (change, error) in ODD {
             let bad = change(known.authorization());
             world.refuses(&bad, ToClient(error)).await;
         }

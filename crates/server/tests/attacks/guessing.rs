@@ -78,8 +78,7 @@ async fn on_one_page(world: Arc<World>) {
     const TOLD: &str = "so keep it:\n  ";
     let mut world = world.another("").await;
     world.restart_with(&[("PASSPHRASE", "")]).await;
-    world.proxy.says(TOLD).await;
-    let output = world.proxy.output();
+    let output = world.proxy.says(0, TOLD).await;
     let told = output.split(TOLD).nth(1).unwrap();
     let passphrase = told.lines().next().unwrap();
 

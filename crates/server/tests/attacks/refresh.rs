@@ -4,11 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use http::header;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{
     case::{Case, case},
+    limits::TOO_MANY,
     refusal::Refusal::OAuth,
-    support::client::{Client, Parameters, Tokens},
+    support::{
+        client::{Client, Parameters, Tokens},
+        wire::Wire,
+    },
     world::World,
 };
 
@@ -48,6 +53,11 @@ pub fn cases() -> Vec<Case> {
             "N-RF-19",
             "a refresh token with a bit flipped, at every position",
             flipped,
+        ),
+        case(
+            "N-RF-20",
+            "refresh tokens guessed by the thousand",
+            by_the_thousand,
         ),
     ];
     cases.extend(
@@ -366,3 +376,73 @@ async fn flipped(world: Arc<World>) {
     world.unchanged(flipped).await;
     world.refreshes(&client, &tokens).await;
 }
+
+/// As many more would change nothing but the time it takes: the limiter lets one in a second be
+/// looked at.
+async fn by_the_thousand(world: Arc<World>) {
+    const BATCHES: u64 = 40;
+    const BATCH: usize = 100;
+    world.is_by_default("wrong_tokens_per_address", "60/m");
+    let limited = "limits.wrong_tokens_per_address = \"60/m\"";
+    let mut world = world.another(limited).await;
+    // To log everything of each would be most of the work.
+    world.restart_with(&[("RUST_LOG", "warn")]).await;
+    let client = world.client().await;
+    let tokens = client.sign_in().await;
+    let http = world.elsewhere();
+    let mut random = 1_u64;
+    let mut guess = || {
+        // Half of them name a family that there is.
+        let (prefix, rest) = tokens.refresh_token.split_at(5);
+        let kept = if random.is_multiple_of(2) { 22 } else { 0 };
+        let mut guess = format!("{prefix}{}", &rest[..kept]);
+        while guess.len() < tokens.refresh_token.len() {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let digit = usize::try_from(random >> 58).unwrap();
+            guess.push(char::from(BASE64URL[digit]));
+        }
+        let form = client.refreshment(&guess).encoded();
+        format!(
+            "POST /token HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n\
+             content-type: application/x-www-form-urlencoded\r\n\r\n{form}",
+            http.address,
+            form.len()
+        )
+    };
+    let started = Instant::now();
+    let guessing = async {
+        let mut wire = Wire::open(&http).await;
+        let mut looked_at = 0;
+        for _ in 0..BATCHES {
+            let guesses: Vec<String> = (0..BATCH).map(|_| guess()).collect();
+            for answer in wire.pipelined(&guesses).await {
+                if answer.status == 429 {
+                    OAuth(429, TOO_MANY).check(&answer, &world.issuer);
+                    assert_eq!(answer.header("retry-after"), "1");
+                } else {
+                    OAuth(400, INVALID).check(&answer, &world.issuer);
+                    looked_at += 1;
+                }
+            }
+        }
+        looked_at
+    };
+    let before = world.proxy.resident_kib();
+    let looked_at = world.unchanged(guessing).await;
+    let most = 60 + started.elapsed().as_secs() + 1;
+    assert!((60..=most).contains(&looked_at), "{looked_at} of {most}");
+    let grown = world.proxy.resident_kib().saturating_sub(before);
+    assert!(grown < 8 * 1024, "{grown} KiB more");
+    let limited = "limited_total{limit=\"WrongTokens\"}";
+    let refused = BATCHES * BATCH as u64 - looked_at;
+    assert_eq!(world.metric(limited).await, refused);
+
+    // Whoever holds the token refreshes from there all the same.
+    let held = http.form("/token", &client.refreshment(&tokens.refresh_token));
+    let refreshed = Tokens::of(&http.send(held).await.expect(200));
+    world.serves(&client, &refreshed).await;
+}
+
+const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

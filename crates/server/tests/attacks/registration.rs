@@ -1,17 +1,20 @@
 //! Dynamic registration (RG).
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::{Method, Request, header};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{
     case::{Case, case},
+    limits::TOO_MANY,
     refusal::Refusal::{self, OAuth, Page},
     support::{
         PASSPHRASE,
         client::{Client, Tokens},
+        wire::Wire,
     },
     world::World,
 };
@@ -51,6 +54,13 @@ pub fn cases() -> Vec<Case> {
             "lifetimes and times of one's own choice",
             chosen_times,
         ),
+        case(
+            "N-RG-38",
+            "a thousand registrations: from one address, one network, everywhere",
+            by_the_thousand,
+        ),
+        case("N-RG-39", "filling the disk with registrations", fills_disk),
+        case("N-RG-40", "registrations that nobody ever uses", never_used),
         case("N-RG-41", "registration where it is turned off", turned_off),
     ];
     cases.extend(
@@ -529,4 +539,158 @@ async fn turned_off(world: Arc<World>) {
         refuses(&off, body.to_owned(), OAuth(403, "access_denied")).await;
     }
     lets_in(&world, &fine_with(&json!({}))).await;
+}
+
+/// The address that a registration comes from, by its number.
+type FromWhere = fn(u16) -> IpAddr;
+
+/// A thousand registrations right one after the other, from where a trusted proxy says they come
+/// from; how many are taken.
+async fn a_thousand_from(world: &World, address: FromWhere) -> u32 {
+    const BATCH: usize = 50;
+    let body = filled(FINE);
+    let registration = |number| {
+        format!(
+            "POST /register HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\nx-forwarded-for: {}\r\n\r\n{body}",
+            world.proxy.address,
+            body.len(),
+            address(number),
+        )
+    };
+    let all: Vec<String> = (0..1_000).map(registration).collect();
+    let mut wire = Wire::open(&world.http).await;
+    let mut taken = 0;
+    for batch in all.chunks(BATCH) {
+        for answer in wire.pipelined(batch).await {
+            if answer.status == 201 {
+                taken += 1;
+            } else {
+                OAuth(429, TOO_MANY).check(&answer, &world.issuer);
+                assert!(answer.header("retry-after").parse::<u32>().unwrap() > 0);
+            }
+        }
+    }
+    taken
+}
+
+async fn by_the_thousand(world: Arc<World>) {
+    world.is_by_default("registrations_per_address", "300/h");
+    world.is_by_default("registrations", "600/m");
+    // Of all together so slow that the minutes of this case make no difference.
+    let lines = "trusted_proxies.ranges = [\"127.0.0.1\"]\n\
+                 limits.registrations_per_address = \"300/h\"\n\
+                 limits.registrations = \"700/d\"";
+    let world = world.another(lines).await;
+    let kept = async || {
+        let records = world.records().await;
+        let clients = records.keys().filter(|key| key.starts_with("client/"));
+        u32::try_from(clients.count()).unwrap()
+    };
+    let mut all = 0;
+    let from_where: [(FromWhere, u32); 3] = [
+        (|_| [192, 0, 2, 1].into(), 300),
+        (|host| [0x2001, 0xdb8, 0, 0, host, 1, 1, 1].into(), 300),
+        (|host| [0x2001, 0xdb8, 1, host, 0, 0, 0, 1].into(), 100),
+    ];
+    for (address, expected) in from_where {
+        let taken = world
+            .changing(&["client/"], a_thousand_from(&world, address))
+            .await;
+        // Every twelve seconds there is another.
+        let more = taken.checked_sub(expected);
+        assert!(more.is_some_and(|more| more < 10), "{taken} of {expected}");
+        all += taken;
+        assert_eq!(kept().await, all);
+    }
+    // Who is there already is not kept out.
+    let world = world.another("limits.registrations = \"1/d\"").await;
+    let client = world.client().await;
+    let refused = registration(&world, "application/json", filled(FINE));
+    world.limits(&world.http, refused).await;
+    world.lets_in(&client, &client.authorization()).await;
+}
+
+async fn fills_disk(world: Arc<World>) {
+    world.is_by_default("clients", "100000");
+    world.is_by_default("registration_body", "16KiB");
+    let mut world = world.another("limits.clients = 100").await;
+    let used = world.client().await;
+    let tokens = used.sign_in().await;
+    let mut unused = Vec::new();
+    for _ in 0..120 {
+        unused.push(world.client().await);
+    }
+    // One record is no larger than what it came in.
+    let uris: Vec<String> = (0..7)
+        .map(|n| format!("{SITE}/{n}{}", "x".repeat(2_000)))
+        .collect();
+    let large = json!({ "redirect_uris": uris, "client_name": "\u{10ffff}".repeat(200) });
+    let large = registers(&world, &large).await;
+    let (_, record) = &world.records().await[&format!("client/{}", large.id)];
+    assert!(record.len() <= 16 * 1024, "{} bytes", record.len());
+
+    // Room is made every five minutes, and at a start.
+    world.restart_after(0).await;
+    let removed = "unused_clients_removed_total";
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while world.metric(removed).await < 22 {
+        assert!(Instant::now() < deadline, "no room is made");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(world.metric(removed).await, 22);
+    let records = world.records().await;
+    let is_kept = |client: &Client| records.contains_key(&format!("client/{}", client.id));
+    let clients = records.keys().filter(|key| key.starts_with("client/"));
+    assert_eq!(clients.count(), 100);
+    assert!(is_kept(&used));
+    let refreshed = Tokens::of(&used.refresh(&tokens).await.expect(200));
+    world.serves(&used, &refreshed).await;
+    let (kept, gone): (Vec<_>, Vec<_>) = unused.iter().partition(|client| is_kept(client));
+    is_unknown(&world, gone[0]).await;
+    world.lets_in(kept[0], &kept[0].authorization()).await;
+}
+
+/// To a person, and to a program.
+async fn is_unknown(world: &World, client: &Client) {
+    let path = format!("/authorize?{}", client.authorization().encoded());
+    let opening = world.http.request(Method::GET, &path);
+    world
+        .refused(opening.body(Body::empty()).unwrap(), &Page(400))
+        .await;
+    let redemption = world.http.form("/token", &client.redemption("x"));
+    world
+        .refused(redemption, &OAuth(401, "invalid_client"))
+        .await;
+}
+
+async fn never_used(world: Arc<World>) {
+    const HOUR: i64 = 60 * 60;
+    let mut world = world.another("").await;
+    let (used, unused, shown) = (
+        world.client().await,
+        world.client().await,
+        world.client().await,
+    );
+    let tokens = used.sign_in().await;
+    let _ = shown.opens_consent().await;
+    world.restart_after(23 * HOUR).await;
+    let page = unused.opens_consent().await;
+    world.restart_after(2 * HOUR).await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    for client in [&unused, &shown] {
+        let key = format!("client/{}", client.id);
+        while world.records().await.contains_key(&key) {
+            assert!(Instant::now() < deadline, "it is not removed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        is_unknown(&world, client).await;
+    }
+    // Also for the page that was opened in time.
+    let late = page.answer(&unused.http, PASSPHRASE, "approve");
+    world.refused(late, &Page(400)).await;
+    // One that was approved stays as long as its grant.
+    let refreshed = Tokens::of(&used.refresh(&tokens).await.expect(200));
+    world.serves(&used, &refreshed).await;
+    world.lets_in(&used, &used.authorization()).await;
 }

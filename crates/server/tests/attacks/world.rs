@@ -290,6 +290,26 @@ impl World {
         connection.close().await.unwrap();
     }
 
+    /// Starts the proxy anew after so many seconds, as far as its records can tell.
+    pub async fn restart_after(&mut self, seconds: i64) {
+        const READ: &str = "SELECT key, value FROM mcp_oauth_proxy_records \
+                            WHERE key NOT LIKE 'mark/%'";
+        const SET_BACK: &str = "UPDATE mcp_oauth_proxy_records \
+                                SET value = $1, expires_at = expires_at - $2 WHERE key = $3";
+        self.proxy.stop().await;
+        let mut connection = AnyConnection::connect(&self.database).await.unwrap();
+        let rows = sqlx::query_as::<_, (String, Vec<u8>)>(READ);
+        for (key, value) in rows.fetch_all(&mut connection).await.unwrap() {
+            let mut record: Value = serde_json::from_slice(&value).unwrap();
+            set_back(&mut record, seconds);
+            let set_back = sqlx::query(SET_BACK).bind(record.to_string().into_bytes());
+            let set_back = set_back.bind(seconds).bind(key).execute(&mut connection);
+            assert_eq!(set_back.await.unwrap().rows_affected(), 1);
+        }
+        connection.close().await.unwrap();
+        self.proxy.start().await;
+    }
+
     /// Lets time pass for the codes and grants of `client`: what they say of when lies that many
     /// seconds further back.
     pub async fn age(&self, client: &Client, seconds: i64) {

@@ -335,11 +335,16 @@ impl Proxy {
         size.parse().unwrap()
     }
 
-    /// Waits until the program has written `text`.
-    pub async fn says(&self, text: &str) {
+    /// Waits until the program has written `text` after the first `known` bytes of its output;
+    /// gives what it has written since then.
+    pub async fn says(&self, known: usize, text: &str) -> String {
         let started = Instant::now();
-        while !self.output().contains(text) {
-            assert!(started.elapsed() < PATIENCE, "{text}: {}", self.output());
+        loop {
+            let new = self.output().split_off(known);
+            if new.contains(text) {
+                return new;
+            }
+            assert!(started.elapsed() < PATIENCE, "no {text:?}: {new}");
             tokio::time::sleep(PAUSE).await;
         }
     }

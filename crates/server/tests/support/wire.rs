@@ -51,6 +51,16 @@ impl Wire {
         }
     }
 
+    /// Sends all these requests before it looks for an answer to the first.
+    pub async fn pipelined(&mut self, requests: &[String]) -> Vec<Answer> {
+        self.send(requests.concat()).await;
+        let mut answers = Vec::new();
+        for _ in requests {
+            answers.push(self.answer().await.expect("an answer, not a close"));
+        }
+        answers
+    }
+
     /// Everything until the other side closes.
     pub async fn rest(&mut self) -> String {
         while self.read_more().await {}
