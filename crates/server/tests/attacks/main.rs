@@ -29,12 +29,14 @@ mod authorization;
 mod case;
 mod client_documents;
 mod compatibility;
+mod configuration;
 mod consent;
 mod decoy;
 mod framing;
 mod guessing;
 mod ids;
 mod limits;
+mod logs;
 mod metadata;
 mod not_applicable;
 mod page;
@@ -74,6 +76,8 @@ fn cases() -> Vec<Case> {
         framing::cases(),
         upstream::cases(),
         limits::cases(),
+        logs::cases(),
+        configuration::cases(),
         compatibility::cases(),
     ];
     let mut all = Vec::new();
