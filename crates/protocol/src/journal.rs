@@ -84,6 +84,8 @@ pub enum Event<'a> {
     /// A request came under a name that is not ours, while we run for this computer alone; `host`
     /// is what `told_host` leaves of it.
     Misdirected { host: &'a str },
+    /// A request came back that we sent to an upstream.
+    Looped,
     /// A limit refused a request; `address` is who sent it, if that is what was counted.
     Limited {
         limit: Limit,

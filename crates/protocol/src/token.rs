@@ -40,6 +40,7 @@ pub struct Keys {
     code: HmacSha256,
     family: HmacSha256,
     nonce: HmacSha256,
+    deployment: HmacSha256,
     known_browser: HmacSha256,
     transaction: Aes256Gcm,
     mcp_session: Aes256Gcm,
@@ -81,10 +82,16 @@ impl Keys {
             code: mac("authorization code"),
             family: mac("token family"),
             nonce: mac("nonce"),
+            deployment: mac("deployment"),
             known_browser: mac("known browser"),
             transaction: aead("authorization transaction"),
             mcp_session: aead("mcp session"),
         }
+    }
+
+    /// A name of this deployment, which says nothing else of it.
+    pub fn deployment(&self) -> String {
+        encode(&tag(&self.deployment, &[])[..16])
     }
 
     /// The authorization code that an approval of `transaction` gives. The same each time, so that

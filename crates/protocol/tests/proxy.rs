@@ -155,7 +155,13 @@ async fn the_upstream_gets_the_listed_headers_and_the_operators_key_and_nothing_
     let got = client.server.upstream.last();
     assert_eq!(
         names(got.headers()),
-        ["accept", "accept-language", "authorization", "content-type"]
+        [
+            "accept",
+            "accept-language",
+            "authorization",
+            "cdn-loop",
+            "content-type"
+        ]
     );
     let key = format!("Bearer {UPSTREAM_KEY}");
     assert_eq!(values(got.headers(), "authorization"), [key]);
@@ -328,6 +334,43 @@ async fn no_query_leads_to_another_address() {
     assert_eq!(got.uri(), "https://up.example/base/mcp?v=1&a=b");
 }
 
+/// N-UP-18: before its token is looked at, and wherever it comes back to.
+#[tokio::test]
+async fn a_call_that_comes_back_goes_no_further() {
+    let (client, tokens) = signed_in().await;
+    let server = &client.server;
+    let _ = client.call(&tokens).await.expect(200);
+    let mark = server.upstream.last().headers()["cdn-loop"].clone();
+    let back = mark.to_str().unwrap();
+    for (path, token) in [("/mcp", Some(&tokens)), ("/mcp", None), ("/token", None)] {
+        let mut request = match token {
+            Some(tokens) => call(&client, tokens, &[]),
+            None => support::request(Method::POST, path)
+                .body(Body::empty())
+                .unwrap(),
+        };
+        request
+            .headers_mut()
+            .insert("cdn-loop", back.parse().unwrap());
+        let answer = server.send(request).await.expect(508);
+        assert!(answer.text().contains("leads back to it"), "{answer:?}");
+    }
+    assert_eq!(server.upstream.received().len(), 1);
+
+    // The one before tells its client so, which is no reason to sign in again.
+    server.upstream.answers(response(508, &[], "{}"));
+    let answer = client.call(&tokens).await.expect(508);
+    assert!(
+        answer.text().contains("leads back to the proxy"),
+        "{answer:?}"
+    );
+    let _ = server
+        .send(call(&client, &tokens, &[("cdn-loop", "x")]))
+        .await
+        .expect(200);
+    assert_eq!(server.upstream.last().headers()["cdn-loop"], mark);
+}
+
 /// PX-04, N-HD-16, N-HD-18: what is for one hop ends there, and nobody can strip the credential.
 #[tokio::test]
 async fn headers_of_one_hop_stay_there_and_cannot_take_others_with_them() {
@@ -369,7 +412,13 @@ async fn headers_of_one_hop_stay_there_and_cannot_take_others_with_them() {
     let got = server.upstream.last();
     assert_eq!(
         names(got.headers()),
-        ["accept", "authorization", "content-type", "mcp-method"]
+        [
+            "accept",
+            "authorization",
+            "cdn-loop",
+            "content-type",
+            "mcp-method"
+        ]
     );
     let key = format!("Bearer {UPSTREAM_KEY}");
     assert_eq!(values(got.headers(), "authorization"), [key]);

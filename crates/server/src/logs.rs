@@ -180,6 +180,9 @@ impl Reader for Logs {
                     "a request came under a name that is not ours: set PUBLIC_URL or public_url to the address that clients use"
                 );
             }
+            Event::Looped => warn!(
+                "a request came back that went to an upstream: its address leads to this proxy"
+            ),
             Event::Limited {
                 limit,
                 address: Some(address),

@@ -59,6 +59,7 @@ pub struct Metrics {
     grants_revoked: Family<Labels, Counter>,
     refused: Family<Labels, Counter>,
     misdirected: Counter,
+    loops: Counter,
     not_found: Counter,
     failures: Family<Labels, Counter>,
     log_lines_lost: Counter,
@@ -194,6 +195,11 @@ impl Metrics {
                 "misdirected",
                 "Requests under a name that is not ours",
             ),
+            loops: counter(
+                &mut registry,
+                "loops",
+                "Requests that came back from an upstream's address",
+            ),
             not_found: counter(
                 &mut registry,
                 "not_found",
@@ -324,6 +330,7 @@ impl Reader for Metrics {
                 );
             }
             Event::Misdirected { .. } => drop(self.misdirected.inc()),
+            Event::Looped => drop(self.loops.inc()),
             Event::NotFound { .. } => drop(self.not_found.inc()),
             Event::Limited { limit, .. } => count(&self.limited, &[("limit", &name(&limit))]),
             Event::UnusedClientsRemoved { removed } => {

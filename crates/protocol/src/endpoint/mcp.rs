@@ -17,7 +17,7 @@ use super::{
 use crate::{
     forward::{
         client_address::client_address,
-        headers::{self, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, MCP_SESSION_ID},
+        headers::{self, CDN_LOOP, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, MCP_SESSION_ID},
         origin,
     },
     journal::{self, CallRefused, Caller, Endpoint, Era, Event, Limit, UpstreamFailed},
@@ -265,7 +265,9 @@ impl<'a> Call<'a> {
         let body = limited(app, &parts.headers, body)?;
         let is_modern = headers::is_modern(&parts.headers);
         let session = parts.headers.remove(MCP_SESSION_ID);
+        let proxies = headers::proxies_before_upstream(&parts.headers, &app.proxy_name);
         headers::keep_for_upstream(&mut parts.headers);
+        parts.headers.insert(CDN_LOOP, proxies);
         if !is_modern && let Some(session) = session {
             let session = open_session(app, permit, &session)?;
             parts.headers.insert(MCP_SESSION_ID, session);

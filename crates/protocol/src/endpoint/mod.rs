@@ -29,7 +29,7 @@ use tower::ServiceExt;
 
 use crate::{
     documents::Documents,
-    forward::origin,
+    forward::{headers, origin},
     grants::LiveGrants,
     identity::backoff::{Attempts, KnownStrangers},
     journal::Journal,
@@ -64,6 +64,8 @@ pub struct Ports {
 pub struct Parts {
     pub(crate) policy: Policy,
     pub(crate) keys: Keys,
+    /// What marks the requests that go to upstreams.
+    pub(crate) proxy_name: HeaderValue,
     pub(crate) ports: Ports,
     pub(crate) journal: Journal,
     pub(crate) grants: LiveGrants,
@@ -96,8 +98,10 @@ impl App {
     pub fn new(policy: Policy, key: &[u8; 32], ports: Ports, journal: Journal) -> Self {
         let content_security_policy = HeaderValue::try_from(pages::content_security_policy())
             .expect("our own policy is visible ASCII");
+        let keys = Keys::derive(key, &policy.issuer);
         Self(Arc::new(Parts {
-            keys: Keys::derive(key, &policy.issuer),
+            proxy_name: headers::proxy_name(&keys.deployment()),
+            keys,
             grants: LiveGrants::new(policy.grant_freshness),
             documents: Documents::default(),
             streams: Streams::default(),
@@ -188,6 +192,9 @@ impl Front {
     pub async fn answer(&self, mut request: Request<Body>, peer: IpAddr) -> Response<Body> {
         if !origin::has_one_host(&request) {
             return respond::without_one_host();
+        }
+        if headers::came_through(request.headers(), &self.app.proxy_name) {
+            return respond::looped(&self.app);
         }
         if let Some(host) = origin::foreign_host(&request, &self.app.policy.issuer) {
             return respond::misdirected(&self.app, host);

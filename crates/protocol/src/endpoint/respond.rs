@@ -125,6 +125,18 @@ pub(super) fn misdirected(app: &App, host: &str) -> Response<Body> {
     )
 }
 
+/// The request is one that we sent to an upstream.
+pub(super) fn looped(app: &App) -> Response<Body> {
+    app.journal.record(&Event::Looped);
+    json(
+        StatusCode::LOOP_DETECTED,
+        &json!({
+            "error": "invalid_request",
+            "error_description": "the request came through this proxy before: the address of an                                   MCP server leads back to it",
+        }),
+    )
+}
+
 /// The request does not say where it goes, or says it twice.
 pub(super) fn without_one_host() -> Response<Body> {
     json(
@@ -529,6 +541,11 @@ pub(super) fn upstream_failed(
         UpstreamFailed::TimedOut | UpstreamFailed::ServerError(StatusCode::GATEWAY_TIMEOUT) => (
             StatusCode::GATEWAY_TIMEOUT,
             "the MCP server behind this proxy did not answer in time",
+        ),
+        UpstreamFailed::ServerError(StatusCode::LOOP_DETECTED) => (
+            StatusCode::LOOP_DETECTED,
+            "the address of the MCP server behind this proxy leads back to the proxy; its \
+             operator has to correct it",
         ),
         UpstreamFailed::Broken => (
             StatusCode::BAD_GATEWAY,

@@ -6,6 +6,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, uri::PathAndQuery};
 use url::form_urlencoded;
 
+use super::headers::CDN_LOOP;
+
 /// The operator's key for one upstream. It is set on every forwarded request after the client's
 /// own headers were filtered, so that nothing of the client's can stand beside it.
 ///
@@ -39,7 +41,7 @@ pub enum NotACredential {
 }
 
 /// Headers that frame or route a message: never a credential's.
-const RESERVED: [HeaderName; 9] = [
+const RESERVED: [HeaderName; 10] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
@@ -49,6 +51,7 @@ const RESERVED: [HeaderName; 9] = [
     header::TE,
     header::TRAILER,
     header::ACCEPT,
+    CDN_LOOP,
 ];
 
 impl Credential {

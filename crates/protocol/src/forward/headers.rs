@@ -17,6 +17,14 @@ pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells a buffering proxy in front of us to pass a stream on as it comes.
 pub const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+/// The proxies that a request came through (RFC 8586), so that one that comes back is known. `Via`
+/// says the same, but has servers answer otherwise, such as without compression, and is not always
+/// left as it is.
+pub const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+
+/// What the name of every proxy like this one begins with.
+const KIND: &str = "mcp-oauth-proxy-";
+
 /// For answers to one client: no cache keeps them, no proxy compresses them.
 const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-store, no-transform");
 
@@ -62,6 +70,39 @@ fn is_for_client(name: &HeaderName) -> bool {
 /// MCP's own headers, known and to come: a proxy must pass on `Mcp-Param-*` that it does not know.
 fn is_mcp(name: &HeaderName) -> bool {
     name.as_str().starts_with("mcp-")
+}
+
+/// The name of a deployment in [`CDN_LOOP`].
+pub fn proxy_name(deployment: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("{KIND}{deployment}"))
+        .expect("a deployment is known by letters and digits")
+}
+
+/// Whether a request went through the proxy of that name before.
+pub fn came_through(request: &HeaderMap, proxy: &HeaderValue) -> bool {
+    proxies(request).any(|name| name.as_bytes() == proxy.as_bytes())
+}
+
+/// What the upstream is told of the proxies before it: this one, and those like it, any of which
+/// may be the next again. Who else is on the way is not for it to know.
+pub fn proxies_before_upstream(request: &HeaderMap, proxy: &HeaderValue) -> HeaderValue {
+    let mut list = proxies(request)
+        .filter(|name| name.starts_with(KIND))
+        .collect::<Vec<_>>();
+    if list.is_empty() {
+        return proxy.clone();
+    }
+    list.extend(proxy.to_str());
+    HeaderValue::try_from(list.join(", ")).unwrap_or_else(|_| proxy.clone())
+}
+
+/// The names in [`CDN_LOOP`], without what is said of them.
+fn proxies(request: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = request.get_all(CDN_LOOP).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|proxy| proxy.split(';').next().unwrap_or_default().trim())
 }
 
 /// Leaves in a request's headers what the upstream gets, without the session, which is translated.
@@ -261,6 +302,37 @@ mod tests {
             names(&for_client(&headers(&hop))),
             ["cache-control", "content-length", "x-content-type-options"]
         );
+    }
+
+    /// N-UP-18
+    #[test]
+    fn a_proxy_knows_the_requests_that_it_has_sent() {
+        let (this, other) = (proxy_name("this"), proxy_name("other"));
+        let mut request = headers(&[
+            ("cdn-loop", "cloudflare; loops=1; subreqs=1"),
+            (
+                "cdn-loop",
+                "mcp-oauth-proxy-thi, x-mcp-oauth-proxy-this, fastly",
+            ),
+        ]);
+        for (proxy, expected) in [
+            (&other, "mcp-oauth-proxy-thi, mcp-oauth-proxy-other"),
+            (
+                &this,
+                "mcp-oauth-proxy-thi, mcp-oauth-proxy-other, mcp-oauth-proxy-this",
+            ),
+        ] {
+            assert!(!came_through(&request, proxy));
+            let value = proxies_before_upstream(&request, proxy);
+            assert_eq!(value, expected);
+            request.insert(CDN_LOOP, value);
+        }
+        let and_others = "a;b=c,mcp-oauth-proxy-this ; x=y\t, mcp-oauth-proxy-other";
+        request.insert(CDN_LOOP, HeaderValue::from_static(and_others));
+        assert!(came_through(&request, &this) && came_through(&request, &other));
+
+        assert!(!came_through(&headers(&[("accept", "*/*")]), &this));
+        assert_eq!(proxies_before_upstream(&headers(&[]), &this), this);
     }
 
     #[test]

@@ -153,6 +153,9 @@ pub(super) fn plan(
     let store = store(config, environment, findings);
     let sign_in = sign_in::plan(&config.sign_in, environment, findings);
     let drafts = upstream::read(config, environment, findings);
+    if let (Some(listen), Some(issuer)) = (listen, &issuer) {
+        upstream::check_loops(&drafts, listen, issuer, findings);
+    }
     let (client_policy, clients) = clients::read(config, environment, findings);
     let tokens = bounds::tokens(&config.tokens, findings);
     let limits = limits::read(&config.limits, findings);

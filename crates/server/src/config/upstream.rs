@@ -1,11 +1,13 @@
 //! The upstreams: names, addresses and what each path is in front of.
 
+use std::net::{IpAddr, SocketAddr};
+
 use http::Uri;
 use protocol::{
-    oauth::identifiers::is_loopback,
+    oauth::identifiers::{Issuer, is_loopback},
     policy::{Destination, UpstreamPolicy},
 };
-use url::Url;
+use url::{Host, Url};
 
 use super::{
     credential::{self, Described, MASK},
@@ -88,6 +90,53 @@ pub(super) fn read(
     };
     check_paths(&drafts, findings);
     drafts
+}
+
+/// An address of this program itself is nobody's upstream: where it listens, and where clients are
+/// told that upstreams are. Another path at the public address may lead to somebody else.
+pub(super) fn check_loops(
+    drafts: &[Draft],
+    listen: SocketAddr,
+    issuer: &Issuer,
+    findings: &mut Findings<'_>,
+) {
+    for draft in drafts {
+        let Some(Destination::Remote { endpoint, .. }) =
+            draft.target.as_ref().map(|it| &it.destination)
+        else {
+            continue;
+        };
+        let Ok(url) = Url::parse(&endpoint.to_string()) else {
+            continue;
+        };
+        let is_public = url.origin().ascii_serialization() == issuer.as_str()
+            && (url.path() == "/" || drafts.iter().any(|draft| covers(&draft.path, url.path())));
+        if is_public || leads_to(&url, listen) {
+            findings.mistake(
+                &draft.key.child("url"),
+                "is an address of this proxy itself",
+                "write the address of the MCP server; `public_url` and `listen` are where clients reach this proxy",
+            );
+        }
+    }
+}
+
+/// Whether whoever listens at `listen` gets the requests for `url`.
+fn leads_to(url: &Url, listen: SocketAddr) -> bool {
+    let ours = listen.ip();
+    // The unspecified address stands for others, both to listen on and to connect to.
+    let is_ours = |address: IpAddr| {
+        address == ours
+            || ours.is_unspecified() && address.is_loopback()
+            || address.is_unspecified() && ours.is_loopback()
+    };
+    let is_here = match url.host() {
+        Some(Host::Domain("localhost")) => ours.is_loopback() || ours.is_unspecified(),
+        Some(Host::Ipv4(address)) => is_ours(address.into()),
+        Some(Host::Ipv6(address)) => is_ours(address.into()),
+        _ => false,
+    };
+    is_here && url.port_or_known_default() == Some(listen.port())
 }
 
 fn demo() -> Target {

@@ -1,5 +1,7 @@
 //! An upstream that is hostile or broken (UP).
 
+mod loops;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -50,6 +52,11 @@ pub fn cases() -> Vec<Case> {
             "N-UP-15",
             "the upstream closes cleanly before its answer is whole",
             closes_early,
+        ),
+        case(
+            "N-UP-18",
+            "the address of the upstream leads back to the proxy",
+            loops::are_detected,
         ),
         case("N-UP-19", "an answer that is compressed", compressed),
     ]
