@@ -193,6 +193,9 @@ impl Front {
         if !origin::has_one_host(&request) {
             return respond::without_one_host();
         }
+        if !headers::has_plain_framing(request.headers()) {
+            return respond::without_plain_framing();
+        }
         if headers::came_through(request.headers(), &self.app.proxy_name) {
             return respond::looped(&self.app);
         }

@@ -125,6 +125,18 @@ pub(super) fn misdirected(app: &App, host: &str) -> Response<Body> {
     )
 }
 
+/// Where the content ends is a matter of opinion, and so is what begins there: nothing more is read.
+pub(super) fn without_plain_framing() -> Response<Body> {
+    let mut response = json(
+        StatusCode::BAD_REQUEST,
+        &json!({ "error": "invalid_request", "error_description": "the only Transfer-Encoding is chunked, once" }),
+    );
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// The request is one that we sent to an upstream.
 pub(super) fn looped(app: &App) -> Response<Body> {
     app.journal.record(&Event::Looped);

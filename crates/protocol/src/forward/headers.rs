@@ -105,6 +105,19 @@ fn proxies(request: &HeaderMap) -> impl Iterator<Item = &str> {
         .map(|proxy| proxy.split(';').next().unwrap_or_default().trim())
 }
 
+/// Whether content comes as it is or in chunks. Other codings, and chunks in chunks, are read in
+/// more than one way (RFC 9112 §6.1).
+pub fn has_plain_framing(request: &HeaderMap) -> bool {
+    let mut codings = request.get_all(header::TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|coding| {
+        coding
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked")
+            && codings.next().is_none()
+    })
+}
+
 /// Leaves in a request's headers what the upstream gets, without the session, which is translated.
 pub fn keep_for_upstream(request: &mut HeaderMap) {
     keep(request, is_for_upstream);
@@ -333,6 +346,34 @@ mod tests {
 
         assert!(!came_through(&headers(&[("accept", "*/*")]), &this));
         assert_eq!(proxies_before_upstream(&headers(&[]), &this), this);
+    }
+
+    /// N-HD-05
+    #[test]
+    fn content_is_framed_in_one_way() {
+        let framing = |codings: &[&'static str]| {
+            let pairs: Vec<_> = codings
+                .iter()
+                .map(|it| ("transfer-encoding", *it))
+                .collect();
+            has_plain_framing(&headers(&pairs))
+        };
+        for plain in [&[][..], &["chunked"], &["Chunked"], &["chunked\t"]] {
+            assert!(framing(plain), "{plain:?}");
+        }
+        for odd in [
+            &["chunked", "chunked"][..],
+            &["gzip", "chunked"],
+            &["", "chunked"],
+            &["chunked", ""],
+            &["chunked, chunked"],
+            &["gzip, chunked"],
+            &[",chunked"],
+            &["chunked;x"],
+            &[""],
+        ] {
+            assert!(!framing(odd), "{odd:?}");
+        }
     }
 
     #[test]

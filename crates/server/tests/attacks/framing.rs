@@ -232,12 +232,43 @@ async fn two_codings(world: Arc<World>) {
         ("chunked", ""),
         ("chunked", "gzip"),
         ("identity", "identity"),
+        ("chunked", "chunked, identity"),
     ] {
         let lines = format!("transfer-encoding: {first}\r\ntransfer-encoding: {second}\r\n");
         world
             .refused_bytes(world.call_bytes(&tokens, &lines, CHUNKED), &Bare(400))
             .await;
     }
+    // With `chunked` at the end there is content, and whoever is in front may see it end elsewhere:
+    // nothing behind it is taken for a request.
+    let hidden = world.call_bytes(&tokens, "content-length: 0\r\n", "");
+    let content = format!("{CHUNKED}{hidden}");
+    for codings in ["chunked", "identity", "gzip", "x", "", ",", "chunked;x"]
+        .into_iter()
+        .flat_map(|first| {
+            let name = "transfer-encoding: ";
+            [
+                format!("{name}{first}\r\n{name}chunked\r\n"),
+                format!("{name}{first}\r\n{name}CHUNKED\r\n"),
+                format!("{name}{first}\r\nx: y\r\n{name}chunked\r\n"),
+                format!("{name}{first}, chunked\r\n"),
+                format!("{name}{first},,\tchunked\r\n"),
+                format!("{name}{first}\r\n{name}{first}\r\n{name}chunked\r\n"),
+            ]
+        })
+    {
+        let bytes = world.call_bytes(&tokens, &codings, &content);
+        let answers = world.unchanged(world.answers_to(bytes, 2)).await;
+        let [Some(refused), None] = &answers[..] else {
+            panic!("{codings:?}: {answers:#?}");
+        };
+        OAuth(400, "invalid_request").check(refused, &world.issuer);
+    }
+    // The twin: once.
+    let bytes = world.call_bytes(&tokens, "transfer-encoding: chunked\r\n", CHUNKED);
+    let answers = world.answers_to(bytes, 1).await;
+    assert!(matches!(&answers[..], [Some(one)] if one.status == 200));
+    assert_eq!(world.upstream.last().body(), "abc");
     world.serves(&client, &tokens).await;
 }
 
