@@ -26,10 +26,19 @@ const FLOOD: usize = 256 * 1024 * 1024;
 const STILL: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Between two bytes that drip: a pause that no system waits for to join them.
+const DRIP: Duration = Duration::from_secs(1);
+
 /// What follows the bytes of an answer.
 pub enum Ending {
     Close,
     Reset,
+    /// Nothing, and no close.
+    Silence,
+    /// The same, and the request is not read either. Nothing comes before it.
+    Deafness,
+    /// This, a byte at a time, and then a close.
+    Drip(Vec<u8>),
     /// This, again and again, and then a close.
     Flood(Vec<u8>),
 }
@@ -43,7 +52,9 @@ pub struct Puppet {
 struct State {
     queued: Mutex<VecDeque<(Vec<u8>, Ending)>>,
     played: AtomicUsize,
-    flooding: AtomicUsize,
+    deaf: Mutex<Vec<TcpStream>>,
+    /// Answers that go on.
+    lasting: AtomicUsize,
     flooded: AtomicUsize,
 }
 
@@ -86,13 +97,13 @@ impl Puppet {
             before = now;
             assert!(began.elapsed() < PATIENCE, "the flood goes on: {now}");
         }
-        assert_eq!(self.state.flooding.load(Relaxed), 1, "all of it was taken");
+        assert_eq!(self.state.lasting.load(Relaxed), 1, "all of it was taken");
     }
 
-    /// Waits until the flood has ended before its time.
+    /// Waits until what was on has ended, a flood before its time.
     pub async fn is_let_go(&self) {
         let began = Instant::now();
-        while self.state.flooding.load(Relaxed) > 0 {
+        while self.state.lasting.load(Relaxed) > 0 {
             assert!(began.elapsed() < PATIENCE, "the connection stays open");
             sleep(Duration::from_millis(5)).await;
         }
@@ -101,7 +112,20 @@ impl Puppet {
     }
 }
 
+impl State {
+    /// Whether the next request is not to be read.
+    fn is_to_be_deaf(&self) -> bool {
+        let mut queued = self.queued.lock().unwrap();
+        let next = queued.pop_front_if(|(_, ending)| matches!(ending, Ending::Deafness));
+        next.is_some()
+    }
+}
+
 async fn play(mut stream: TcpStream, state: Arc<State>) {
+    if state.is_to_be_deaf() {
+        state.deaf.lock().unwrap().push(stream);
+        return;
+    }
     let mut request = Vec::new();
     // Every call ends like that.
     while !request.ends_with(b"}") {
@@ -114,25 +138,41 @@ async fn play(mut stream: TcpStream, state: Arc<State>) {
     let (bytes, ending) = queued.unwrap_or_else(|| (usual(), Ending::Close));
     let _ = stream.write_all(&bytes).await;
     match ending {
-        Ending::Close => {}
+        Ending::Close | Ending::Deafness => {}
         Ending::Reset => {
             // What was sent arrives before the reset does.
             sleep(Duration::from_millis(50)).await;
             stream.set_zero_linger().unwrap();
         }
+        Ending::Silence => {
+            state.lasting.fetch_add(1, Relaxed);
+            while stream.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
+            state.lasting.fetch_sub(1, Relaxed);
+        }
+        Ending::Drip(bytes) => {
+            state.lasting.fetch_add(1, Relaxed);
+            stream.set_nodelay(true).unwrap();
+            for byte in bytes {
+                sleep(DRIP).await;
+                if stream.write_all(&[byte]).await.is_err() {
+                    break;
+                }
+            }
+            state.lasting.fetch_sub(1, Relaxed);
+        }
         Ending::Flood(chunk) => {
-            state.flooding.fetch_add(1, Relaxed);
+            state.lasting.fetch_add(1, Relaxed);
             let mut flooded = 0;
             while flooded < FLOOD && stream.write_all(&chunk).await.is_ok() {
                 flooded += chunk.len();
                 state.flooded.fetch_add(chunk.len(), Relaxed);
             }
-            state.flooding.fetch_sub(1, Relaxed);
+            state.lasting.fetch_sub(1, Relaxed);
         }
     }
 }
 
-fn usual() -> Vec<u8> {
+pub fn usual() -> Vec<u8> {
     let length = USUAL.len();
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\

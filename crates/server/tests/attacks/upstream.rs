@@ -1,6 +1,8 @@
 //! An upstream that is hostile or broken (UP).
 
 mod loops;
+mod slow;
+mod tls;
 
 use std::sync::Arc;
 
@@ -48,10 +50,22 @@ pub fn cases() -> Vec<Case> {
             "the upstream resets the connection at every point",
             resets,
         ),
+        case("N-UP-12", "the upstream never answers", slow::never_answers),
+        case("N-UP-13", "the upstream takes nothing", slow::never_reads),
+        case(
+            "N-UP-14",
+            "the upstream answers one byte a second",
+            slow::drips,
+        ),
         case(
             "N-UP-15",
             "the upstream closes cleanly before its answer is whole",
             closes_early,
+        ),
+        case(
+            "N-UP-16",
+            "the upstream cannot prove who it is",
+            tls::is_demanded,
         ),
         case(
             "N-UP-18",
@@ -201,10 +215,12 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(world: &World) -> Self {
+    /// With these lines on top of the configuration.
+    async fn set(world: &World, lines: &str) -> Self {
         let puppet = Puppet::start().await;
         let lines = format!(
-            "upstream.puppet.url = \"http://{}/mcp\"\n\
+            "{lines}\n\
+             upstream.puppet.url = \"http://{}/mcp\"\n\
              upstream.puppet.credential = {{ header = \"X-API-Key\", value = \"wsk-of-the-puppet\" }}",
             puppet.address,
         );
@@ -259,7 +275,7 @@ impl Stage {
 }
 
 async fn no_answer(world: Arc<World>) {
-    let stage = Stage::set(&world).await;
+    let stage = Stage::set(&world, "").await;
     for bytes in [
         "",
         "evil\r\n\r\n",
@@ -296,7 +312,7 @@ async fn no_answer(world: Arc<World>) {
 }
 
 async fn redirects(world: Arc<World>) {
-    let stage = Stage::set(&world).await;
+    let stage = Stage::set(&world, "").await;
     let decoy = stage.world.decoy.address;
     let to_decoy = format!("http://{decoy}/evil");
     for status in [300, 301, 302, 303, 305, 307, 308] {
@@ -321,7 +337,7 @@ async fn redirects(world: Arc<World>) {
 }
 
 async fn only_headers(world: Arc<World>) {
-    let stage = Stage::set(&world).await;
+    let stage = Stage::set(&world, "").await;
     let begun = "HTTP/1.1 200 OK\r\n";
     let many = format!("{begun}{}\r\n", "x: evil\r\n".repeat(10_000));
     stage.is_bad_gateway(many, Ending::Close).await;
@@ -353,13 +369,13 @@ async fn is_held_up(stage: &Stage, kind: &str, chunk: &[u8]) {
 }
 
 async fn endless_body(world: Arc<World>) {
-    let stage = Stage::set(&world).await;
+    let stage = Stage::set(&world, "").await;
     is_held_up(&stage, "application/json", &[b' '; 16 * 1024]).await;
     is_held_up(&stage, "text/plain", &[b'x'; 16 * 1024]).await;
 }
 
 async fn endless_events(world: Arc<World>) {
-    let stage = Stage::set(&world).await;
+    let stage = Stage::set(&world, "").await;
     let (tiny, line) = ("data: x\n\n".repeat(1000), "x".repeat(16 * 1024));
     is_held_up(&stage, "text/event-stream", tiny.as_bytes()).await;
     // One event, in which no line ever ends.
@@ -374,7 +390,7 @@ const NO_LAST_CHUNK: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\
      transfer-encoding: chunked\r\n\r\nb\r\ndata: one\n\n\r\n";
 
 async fn resets(world: Arc<World>) {
-    let stage = Stage::set(&world).await;
+    let stage = Stage::set(&world, "").await;
     for bytes in ["", "HTTP/1.1 2", "HTTP/1.1 200 OK\r\ncontent-ty"] {
         stage.is_bad_gateway(bytes, Ending::Reset).await;
     }
@@ -386,7 +402,7 @@ async fn resets(world: Arc<World>) {
 }
 
 async fn closes_early(world: Arc<World>) {
-    let stage = Stage::set(&world).await;
+    let stage = Stage::set(&world, "").await;
     for bytes in [HALF_A_BODY, HALF_AN_EVENT, NO_LAST_CHUNK] {
         let answer = stage.call_answered(bytes, Ending::Close).await;
         assert!(answer.is_err(), "{bytes:?}: {answer:#?}");
