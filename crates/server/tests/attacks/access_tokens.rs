@@ -6,7 +6,7 @@ use axum::body::Body;
 use http::{HeaderValue, Method, Request, header};
 
 use super::{
-    case::{Case, case},
+    case::{Case, Missing, case},
     refusal::Refusal::{Bare, OAuth},
     support::{
         UPSTREAM_KEY,
@@ -87,14 +87,14 @@ impl World {
             .unwrap()
     }
 
-    /// A world of the case's own whose clock the case sets; `None` where there is no such clock.
-    pub async fn with_a_clock(&self) -> Option<(Self, FakeTime)> {
-        let time = FakeTime::new()?;
+    /// A world of the case's own whose clock the case sets; where there is such a clock.
+    pub async fn with_a_clock(&self) -> Result<(Self, FakeTime), Missing> {
+        let time = FakeTime::new().ok_or(Missing("there is no libfaketime"))?;
         let mut world = self.another("").await;
         world.proxy.stop().await;
         time.rules(&mut world.proxy);
         world.proxy.start().await;
-        Some((world, time))
+        Ok((world, time))
     }
 
     /// A world of the case's own with a second upstream, `ones`, beside the first.
@@ -168,10 +168,8 @@ async fn other_resource(world: Arc<World>) {
     }
 }
 
-async fn expired(world: Arc<World>) {
-    let Some((world, time)) = world.with_a_clock().await else {
-        return;
-    };
+async fn expired(world: Arc<World>) -> Result<(), Missing> {
+    let (world, time) = world.with_a_clock().await?;
     let (client, tokens) = world.connected().await;
     time.is_off_by(3_590);
     world.serves(&client, &tokens).await;
@@ -181,6 +179,7 @@ async fn expired(world: Arc<World>) {
     }
     let tokens = Tokens::of(&client.refresh(&tokens).await.expect(200));
     world.serves(&client, &tokens).await;
+    Ok(())
 }
 
 async fn enormous(world: Arc<World>) {

@@ -7,7 +7,8 @@
 //!    refusal: status, error code, no record changed, nothing sent to the upstream or elsewhere.
 //!    `world.unchanged(…)` wraps any other attempt; `world.changing(&["grant/"], …)` says which
 //!    records may change; `support::wire` sends bytes that no HTTP library would.
-//!    `world.lets_in(…)` is the usual twin: sign-in, tokens, and a call that arrives.
+//!    `world.lets_in(…)` is the usual twin: sign-in, tokens, and a call that arrives. A case that
+//!    takes something which this machine does not have ends with `Err(Missing(…))`.
 //! 3. Add a row to `cases()`: permanent id, what is tried in one line, the function. Take the id
 //!    out of `pending.txt`; what cannot be tried stands in `not_applicable.rs` with the reason.
 //! 4. `ATTACKS=N-CN-07 cargo test -p mcp-oauth-proxy --test attacks` runs what begins like that;
@@ -57,7 +58,7 @@ mod world;
 use std::collections::BTreeMap;
 
 use case::Case;
-use run::run;
+use run::{Outcome, run};
 use world::Store;
 
 /// Every case, in the order of the page.
@@ -106,7 +107,7 @@ async fn every_case_holds_on_every_store() {
     let page = whole.then(|| page::page(&cases(), &on_sqlite, on_postgres.as_ref()));
     let results = on_sqlite.iter().chain(on_postgres.iter().flatten());
     let broken: Vec<&str> = results
-        .filter(|(_, held)| !**held)
+        .filter(|(_, outcome)| **outcome == Outcome::Broken)
         .map(|(id, _)| *id)
         .collect();
     let page_is_right = page.is_none_or(|page| page::is_committed(&page));

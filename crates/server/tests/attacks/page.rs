@@ -7,7 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{case::Case, ids, not_applicable::NOT_APPLICABLE, run::Results};
+use super::{
+    case::Case,
+    ids,
+    not_applicable::NOT_APPLICABLE,
+    run::{Outcome, Results},
+};
 
 const PAGE: &str = "docs/attacks.md";
 
@@ -19,24 +24,36 @@ pub fn is_committed(page: &str) -> bool {
     committed() == page
 }
 
-/// The page of one run. Without PostgreSQL, its column is taken from the committed page.
+/// The page of one run. Where the run has nothing to say, since PostgreSQL or what a case takes was
+/// missing, the committed page is taken at its word, unless it is to be written.
 pub fn page(cases: &[Case], on_sqlite: &Results, on_postgres: Option<&Results>) -> String {
+    assert!(
+        on_postgres.is_some() || !must_update(),
+        "{PAGE} is written by a run on PostgreSQL too"
+    );
     let committed = committed();
-    let word = |held: &bool| if *held { "held" } else { "**broken**" };
-    let postgres: BTreeMap<&str, &str> = match on_postgres {
-        Some(results) => results.iter().map(|(id, held)| (*id, word(held))).collect(),
-        None if must_update() => panic!("{PAGE} is written by a run on PostgreSQL too"),
-        None => last_column(&committed),
-    };
+    let before = results_on(&committed);
     let rows: Vec<Row> = cases
         .iter()
-        .map(|case| Row {
-            case,
-            sqlite: word(&on_sqlite[case.id]),
-            postgres: postgres.get(case.id).copied().unwrap_or("not run"),
+        .map(|case| {
+            let [sqlite, postgres] = before.get(case.id).copied().unwrap_or(["not run"; 2]);
+            Row {
+                case,
+                sqlite: word(on_sqlite[case.id], sqlite),
+                postgres: on_postgres.map_or(postgres, |on| word(on[case.id], postgres)),
+            }
         })
         .collect();
     written(&rows)
+}
+
+fn word(outcome: Outcome, before: &str) -> &str {
+    match outcome {
+        Outcome::Held => "held",
+        Outcome::Broken => "**broken**",
+        Outcome::NotTried if must_update() => "not tried",
+        Outcome::NotTried => before,
+    }
 }
 
 fn must_update() -> bool {
@@ -124,12 +141,13 @@ fn written(rows: &[Row]) -> String {
     page
 }
 
-/// The last cell of each row, by its first.
-fn last_column(page: &str) -> BTreeMap<&str, &str> {
+/// The last two cells of each row, by its first.
+fn results_on(page: &str) -> BTreeMap<&str, [&str; 2]> {
     let rows = page.lines().filter_map(|line| {
         let cells = line.strip_prefix("| ")?.strip_suffix(" |")?;
         let (id, rest) = cells.split_once(" | ")?;
-        Some((id, rest.rsplit_once(" | ")?.1))
+        let (rest, postgres) = rest.rsplit_once(" | ")?;
+        Some((id, [rest.rsplit_once(" | ")?.1, postgres]))
     });
     rows.collect()
 }

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    case::{Case, case},
+    case::{Case, Missing, case},
     refusal::Refusal::OAuth,
     support::{
         UPSTREAM_KEY,
@@ -409,10 +409,8 @@ async fn alike_paths(world: Arc<World>) {
 }
 
 /// What counts is the moment at which the request arrived.
-async fn expires_on_the_way(world: Arc<World>) {
-    let Some((world, time)) = world.with_a_clock().await else {
-        return;
-    };
+async fn expires_on_the_way(world: Arc<World>) -> Result<(), Missing> {
+    let (world, time) = world.with_a_clock().await?;
     let (_, tokens) = world.connected().await;
     let (host, token) = (world.proxy.address, &tokens.access_token);
     let before = world.upstream.begun();
@@ -443,6 +441,7 @@ async fn expires_on_the_way(world: Arc<World>) {
     };
     let late = world.unchanged(late).await;
     OAuth(401, "invalid_token").check(&late, &world.issuer);
+    Ok(())
 }
 
 async fn revoked_on_the_way(world: Arc<World>) {

@@ -1,4 +1,4 @@
-//! Runs cases, and remembers which held.
+//! Runs cases, and remembers what came of them.
 
 use std::{
     collections::BTreeMap,
@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    case::Case,
-    support::say,
+    case::{Case, Missing},
+    support::{nothing_may_be_missing, say},
     world::{Store, World},
 };
 
@@ -24,8 +24,17 @@ const PATIENCE: Duration = Duration::from_mins(3);
 /// What is looked at in the end, beside the cases: that no secret came up anywhere.
 const NO_SECRET: &str = "no secret";
 
-/// Whether each case held, by its id.
-pub type Results = BTreeMap<&'static str, bool>;
+/// What came of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Held,
+    /// Something that it takes is missing here.
+    NotTried,
+    Broken,
+}
+
+/// What came of each case, by its id.
+pub type Results = BTreeMap<&'static str, Outcome>;
 
 pub async fn run(store: Store, cases: Vec<Case>) -> Results {
     let waiting = Arc::new(Mutex::new(cases.into_iter()));
@@ -56,22 +65,29 @@ async fn lane(
         let Some(case) = next else { break };
         // A task of its own, so that its panic is its own too.
         let running = TaskTracker::new().spawn((case.run)(Arc::clone(&world)));
-        let failure = match timeout(PATIENCE, running).await {
-            Ok(Ok(())) => None,
-            Ok(Err(panic)) => Some(panic.to_string()),
-            Err(late) => Some(late.to_string()),
+        let (outcome, why) = match timeout(PATIENCE, running).await {
+            Ok(Ok(Ok(()))) => (Outcome::Held, String::new()),
+            Ok(Ok(Err(Missing(what)))) if nothing_may_be_missing() => {
+                (Outcome::Broken, format!("not tried, {what}"))
+            }
+            Ok(Ok(Err(Missing(what)))) => (Outcome::NotTried, format!("not tried, {what}")),
+            Ok(Err(panic)) => (Outcome::Broken, panic.to_string()),
+            Err(late) => (Outcome::Broken, late.to_string()),
         };
-        if let Some(failure) = &failure {
-            say(&format!("{} on {}: {failure}", case.id, store.name()));
+        if outcome != Outcome::Held {
+            say(&format!("{} on {}: {why}", case.id, store.name()));
+        }
+        if outcome == Outcome::Broken {
             // Whatever is left of it is not for the next.
             world = Arc::new(World::on(&store, "").await);
         }
-        results.lock().unwrap().insert(case.id, failure.is_none());
+        results.lock().unwrap().insert(case.id, outcome);
     }
     let leaks = world.leaks().await;
+    let mut results = results.lock().unwrap();
+    results.entry(NO_SECRET).or_insert(Outcome::Held);
     if !leaks.is_empty() {
         say(&format!("on {}: {leaks:#?}", store.name()));
+        results.insert(NO_SECRET, Outcome::Broken);
     }
-    let mut results = results.lock().unwrap();
-    *results.entry(NO_SECRET).or_insert(true) &= leaks.is_empty();
 }

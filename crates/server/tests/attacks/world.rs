@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -17,7 +18,6 @@ use sqlx::{AnyConnection, Connection, raw_sql};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    case::Running,
     decoy::Decoy,
     refusal::Refusal,
     support::{
@@ -419,6 +419,8 @@ fn without_use(version: i64, value: &[u8]) -> (i64, Vec<u8>) {
     )
 }
 
+type Attempt = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What the checks must notice: without this, noticing nothing would prove nothing.
 #[tokio::test]
 async fn every_trace_of_an_attack_is_noticed() {
@@ -429,7 +431,7 @@ async fn every_trace_of_an_attack_is_noticed() {
     let (registering, decoy) = (Http::to(world.proxy.address), Http::to(world.decoy.address));
     let (refreshing, calling, first) = (client.clone(), client, tokens.clone());
     let visit = decoy.request(Method::GET, "/").body(Body::empty()).unwrap();
-    let attempts: [(&str, Running); 4] = [
+    let attempts: [(&str, Attempt); 4] = [
         (
             "a new record",
             Box::pin(async move { drop(Client::register(&registering).await) }),
