@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     case::{Case, case},
+    client_assertions,
     refusal::Refusal::{OAuth, Page},
     support::{
         PASSPHRASE,
@@ -65,6 +66,11 @@ pub fn cases() -> Vec<Case> {
             "N-TK-23",
             "malformed and unusual Basic credentials",
             odd_basic,
+        ),
+        case(
+            "N-TK-24",
+            "a client assertion that is used up, or wrong in what it says or in who signed it",
+            client_assertions::are_refused,
         ),
         case("N-TK-25", "a body that does not end", endless_body),
         case(
@@ -145,22 +151,8 @@ const CHANGED: &[(&str, &str, &[Change])] = &[
         (|good| good.and("resource", "http://127.0.0.1/other"), 400, "invalid_target"),
         (|good| good.and("resource", "mcp"), 400, "invalid_target"),
     ]),
-    ("N-TK-24", "a client assertion, unsigned", &[
-        (|good| with_assertion(good.without("client_secret")), 401, "invalid_client"),
-        (|good| with_assertion(good.without("client_secret").without("client_id")), 401, "invalid_client"),
-    ]),
 ];
 const UNSUPPORTED: &str = "unsupported_grant_type";
-
-/// Assertions that are signed, and wrong otherwise, are in
-/// `crates/protocol/tests/client_assertions.rs`.
-fn with_assertion(good: Parameters) -> Parameters {
-    good.and(
-        "client_assertion_type",
-        "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-    )
-    .and("client_assertion", "eyJhbGciOiJub25lIn0.e30.")
-}
 
 impl World {
     /// Redeeming with these fields is refused, and spends nothing.

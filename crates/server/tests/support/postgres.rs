@@ -8,6 +8,17 @@ use url::Url;
 
 use super::{nothing_may_be_missing, say};
 
+/// The variable that leads to the server.
+pub const SERVER: &str = "TEST_POSTGRES_URL";
+
+pub fn server() -> Url {
+    let url = std::env::var(SERVER);
+    let url = url
+        .as_deref()
+        .unwrap_or("postgres://postgres@127.0.0.1:5432/test");
+    Url::parse(url).unwrap()
+}
+
 /// An empty schema.
 pub struct Schema {
     name: String,
@@ -19,12 +30,12 @@ pub struct Schema {
 impl Schema {
     /// `None`, and a line that says so, when there is no server.
     pub async fn new(name: &str) -> Option<Self> {
-        let server = std::env::var("TEST_POSTGRES_URL")
-            .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/test".to_owned());
+        let server = server();
         let name = format!("{name}_{}", std::process::id());
-        let mut url = Url::parse(&server).unwrap();
+        let mut url = server.clone();
         url.query_pairs_mut()
             .append_pair("options[search_path]", &name);
+        let server = server.into();
         let schema = Self { name, server, url };
         let made = format!(
             "DROP SCHEMA IF EXISTS {0} CASCADE; CREATE SCHEMA {0}",

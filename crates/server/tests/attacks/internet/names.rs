@@ -1,0 +1,149 @@
+//! A name server (RFC 1035 §4) that says of each name what it is told.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
+
+use tokio::net::UdpSocket;
+use tokio_util::task::TaskTracker;
+
+/// Kinds of records.
+const A: u16 = 1;
+const CNAME: u16 = 5;
+const AAAA: u16 = 28;
+
+/// Of what was asked, in a message: where the name in question stands.
+const QUESTION: [u8; 2] = [0xc0, 12];
+
+#[derive(Default)]
+pub struct Names(Mutex<HashMap<String, Name>>);
+
+#[derive(Default)]
+struct Name {
+    /// It is an alias of the first, that of the second, and so on.
+    aliases: Vec<String>,
+    /// The addresses at each lookup; the last are given for ever.
+    addresses: VecDeque<Vec<IpAddr>>,
+    lookups: usize,
+}
+
+impl Names {
+    pub async fn start() -> Arc<Self> {
+        let names = Arc::<Self>::default();
+        let socket = UdpSocket::bind("127.0.0.1:53").await.unwrap();
+        let serving = Arc::clone(&names);
+        TaskTracker::new().spawn(async move { serving.serve(&socket).await });
+        names
+    }
+
+    pub fn lead(&self, name: &str, aliases: &[&str], addresses: Vec<Vec<IpAddr>>) {
+        let aliases = aliases.iter().map(|&alias| alias.to_owned()).collect();
+        let mut names = self.0.lock().unwrap();
+        let name = names.entry(name.to_owned()).or_default();
+        name.aliases = aliases;
+        name.addresses = addresses.into();
+    }
+
+    pub fn lookups(&self, name: &str) -> usize {
+        self.0.lock().unwrap()[name].lookups
+    }
+
+    async fn serve(&self, socket: &UdpSocket) -> io::Result<()> {
+        let mut message = [0; 512];
+        loop {
+            let (length, from) = socket.recv_from(&mut message).await?;
+            if let Some(answer) = self.answer(&message[..length]) {
+                socket.send_to(&answer, from).await?;
+            }
+        }
+    }
+
+    /// The whole message that answers `asked`, which has one question; `None` if it is malformed.
+    fn answer(&self, asked: &[u8]) -> Option<Vec<u8>> {
+        let (id, mut rest) = (asked.get(..2)?, asked.get(12..)?);
+        let mut labels = Vec::new();
+        while let [length, after @ ..] = rest
+            && *length > 0
+        {
+            let (label, after) = after.split_at_checked((*length).into())?;
+            labels.push(std::str::from_utf8(label).ok()?);
+            rest = after;
+        }
+        let [0, kind @ .., _, _] = rest.get(..5)? else {
+            return None;
+        };
+        let kind = u16::from_be_bytes(kind.try_into().ok()?);
+        let question = &asked[12..asked.len() - rest.len() + 5];
+
+        let records = self.records(&labels.join("."), kind);
+        // A response, no error or no such name; the rest as a resolver has it.
+        let flags = if records.is_some() {
+            [0x81, 0x80]
+        } else {
+            [0x81, 0x83]
+        };
+        let records = records.unwrap_or_default();
+        let count = u16::try_from(records.len()).ok()?.to_be_bytes();
+        Some(
+            [
+                id,
+                &flags,
+                &[0, 1],
+                &count,
+                &[0; 4],
+                question,
+                &records.concat(),
+            ]
+            .concat(),
+        )
+    }
+
+    /// The records of that kind, behind those of the aliases. `None` if there is no such name.
+    fn records(&self, name: &str, kind: u16) -> Option<Vec<Vec<u8>>> {
+        let mut names = self.0.lock().unwrap();
+        let name = names.get_mut(name)?;
+        let mut owner = QUESTION.to_vec();
+        let mut records = Vec::new();
+        for alias in &name.aliases {
+            records.push(record(&owner, CNAME, &encoded(alias)));
+            owner = encoded(alias);
+        }
+        let now = name.addresses.front()?;
+        let of_kind = now.iter().filter_map(|address| match address {
+            IpAddr::V4(address) if kind == A => Some(address.octets().to_vec()),
+            IpAddr::V6(address) if kind == AAAA => Some(address.octets().to_vec()),
+            _ => None,
+        });
+        records.extend(of_kind.map(|address| record(&owner, kind, &address)));
+        // A lookup asks for both kinds, for this one last.
+        if kind == AAAA {
+            name.lookups += 1;
+            if name.addresses.len() > 1 {
+                name.addresses.pop_front();
+            }
+        }
+        Some(records)
+    }
+}
+
+/// A record that nobody may keep.
+fn record(owner: &[u8], kind: u16, data: &[u8]) -> Vec<u8> {
+    let class_and_life = [0, 1, 0, 0, 0, 0];
+    let length = u16::try_from(data.len()).unwrap().to_be_bytes();
+    [owner, &kind.to_be_bytes(), &class_and_life, &length, data].concat()
+}
+
+fn encoded(name: &str) -> Vec<u8> {
+    let labels = name.split('.');
+    let mut bytes: Vec<u8> = labels
+        .flat_map(|label| {
+            let length = u8::try_from(label.len()).unwrap();
+            [length].into_iter().chain(label.bytes())
+        })
+        .collect();
+    bytes.push(0);
+    bytes
+}
