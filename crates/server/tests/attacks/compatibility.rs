@@ -12,10 +12,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    case::{Case, case},
+    case::{Case, Missing, case},
+    internet::Internet,
+    refusal::Refusal::OAuth,
+    signer::Signer,
     support::{
         PASSPHRASE, UPSTREAM_KEY,
-        client::{Client, Tokens},
+        client::{Client, Parameters, Tokens},
         upstream::{USUAL, usual},
         wire::Wire,
     },
@@ -67,6 +70,11 @@ pub fn cases() -> Vec<Case> {
             probing,
         ),
         case("C-11", "every revision of the protocol", revisions),
+        case(
+            "C-12",
+            "a document as ChatGPT has it, which prefers a key",
+            chatgpt,
+        ),
         case("C-13", "clients that never refresh", long_lived),
         case("C-14", "redirects to apps", apps),
         case(
@@ -312,6 +320,74 @@ async fn revisions(world: Arc<World>) {
         assert_eq!(said.is_some(), revision != "2025-03-26");
     }
     world.serves(&client, &tokens).await;
+}
+
+/// At another address than ChatGPT's, so that it can be published here.
+async fn chatgpt(world: Arc<World>) -> Result<(), Missing> {
+    let internet = Internet::here().await?;
+    let (site, keys, signer) = (internet.site(), internet.site(), Signer::new());
+    keys.publishes(&signer.jwks());
+    let redirect_uri = "https://chatgpt.com/connector_platform_oauth_redirect";
+    let mut document = site.document();
+    for (name, value) in [
+        ("client_name", json!("ChatGPT")),
+        ("redirect_uris", json!([redirect_uri])),
+        ("token_endpoint_auth_method", json!("private_key_jwt")),
+        (
+            "token_endpoint_auth_methods_supported",
+            json!(["none", "private_key_jwt"]),
+        ),
+        ("jwks_uri", json!(keys.id_at("/jwks.json"))),
+        (
+            "grant_types",
+            json!(["authorization_code", "refresh_token"]),
+        ),
+        ("response_types", json!(["code"])),
+    ] {
+        document[name] = value;
+    }
+    site.publishes(&document);
+    let client = Client {
+        http: world.elsewhere(),
+        id: site.id(),
+        secret: None,
+        redirect_uri: redirect_uri.to_owned(),
+    };
+    let send = async |path: &str, fields: &Parameters| {
+        let fields = signer.sign_for(&client, &world.issuer, fields);
+        client.http.send(client.http.form(path, &fields)).await
+    };
+    let metadata = "/.well-known/oauth-authorization-server";
+    let offered = world.http.get(metadata).await.expect(200).json();
+    assert_eq!(offered["client_id_metadata_document_supported"], true);
+    let methods = offered["token_endpoint_auth_methods_supported"].as_array();
+    assert!(methods.unwrap().contains(&json!("private_key_jwt")));
+
+    // It signs wherever it may, and does not fall back.
+    let code = client.approved(&client.authorization()).await;
+    let tokens = send("/token", &client.redemption(&code)).await.expect(200);
+    let tokens = Tokens::of(&tokens);
+    world.serves(&client, &tokens).await;
+    let refresh = client.refreshment(&tokens.refresh_token);
+    let tokens = Tokens::of(&send("/token", &refresh).await.expect(200));
+    world.serves(&client, &tokens).await;
+    let revocation = client.revocation(&tokens.refresh_token);
+    let _ = send("/revoke", &revocation).await.expect(200);
+    let _ = client.call(&tokens).await.expect(401);
+    assert_eq!(site.requests().len() + keys.requests().len(), 2);
+
+    // What it signs is checked; that it signs is not demanded.
+    let code = client.approved(&client.authorization()).await;
+    let redemption = client.redemption(&code);
+    let another = Signer::new().sign_for(&client, &world.issuer, &redemption);
+    let request = client.http.form("/token", &another);
+    let refused = client.http.send(request).await;
+    OAuth(401, "invalid_client").check(&refused, &world.issuer);
+    let tokens = Tokens::of(&client.redeem(&code).await.expect(200));
+    world.serves(&client, &tokens).await;
+    let tokens = Tokens::of(&client.refresh(&tokens).await.expect(200));
+    world.serves(&client, &tokens).await;
+    Ok(())
 }
 
 async fn long_lived(world: Arc<World>) {

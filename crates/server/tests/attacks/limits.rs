@@ -9,8 +9,9 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    case::{Case, case},
+    case::{Case, Missing, case},
     guessing::WRONG,
+    internet::Internet,
     refusal::Refusal::{OAuth, Page},
     support::{
         PASSPHRASE,
@@ -26,6 +27,7 @@ pub fn cases() -> Vec<Case> {
         case("N-LG-01", "guessing the passphrase", passphrases),
         case("N-LG-02", "guessing tokens and client secrets", tokens),
         case("N-LG-03", "registering without end", registrations),
+        case("N-LG-04", "asking for documents without end", documents),
         case("N-LG-05", "calling without end", calls),
         case("N-LG-06", "opening event streams without end", streams),
         case("N-LG-07", "opening connections without end", connections),
@@ -230,6 +232,57 @@ async fn registrations(world: Arc<World>) {
     for client in registered {
         world.lets_in(&client, &client.authorization()).await;
     }
+}
+
+async fn documents(world: Arc<World>) -> Result<(), Missing> {
+    world.is_by_default("documents_per_host", "10/m");
+    world.is_by_default("documents", "60/m");
+    let internet = Internet::here().await?;
+    let lines = "limits.documents_per_host = \"3/h\"\nlimits.documents = \"8/h\"";
+    let world = world.another(lines).await;
+    let named = |id: String| Client {
+        http: world.elsewhere(),
+        id,
+        secret: None,
+        redirect_uri: "https://client.example/cb".to_owned(),
+    };
+    let refused = async |client: Client| {
+        let path = format!("/authorize?{}", client.authorization().encoded());
+        let opening = client.http.request(Method::GET, &path);
+        let opening = opening.body(Body::empty()).unwrap();
+        let page = world.refusal_of(opening, &Page(400)).await;
+        let says = "try again in a minute";
+        assert!(page.text().contains(says), "{}", page.text());
+    };
+    // One host is asked three times, by whatever name of its clients, from wherever.
+    let site = internet.site();
+    let known = ["/a", "/b", "/c"].map(|path| named(site.id_at(path)));
+    for client in &known {
+        let _ = client.opens_consent().await;
+    }
+    for number in 0..10 {
+        refused(named(site.id_at(&format!("/{number}")))).await;
+    }
+    assert_eq!(site.requests().len(), 3);
+    assert_eq!(world.refused_by("DocumentFetchesPerHost").await, 10);
+    // All hosts together, five times more.
+    let others: Vec<_> = (0..10).map(|_| internet.site()).collect();
+    for site in &others[..5] {
+        let _ = named(site.id()).opens_consent().await;
+    }
+    for site in &others[5..] {
+        refused(named(site.id())).await;
+        assert!(site.connections().is_empty());
+    }
+    assert_eq!(world.refused_by("DocumentFetches").await, 5);
+    // Who is known already is not asked about, and who is known otherwise not at all.
+    for client in &known {
+        world.lets_in(client, &client.authorization()).await;
+    }
+    assert_eq!(site.requests().len(), 3);
+    let client = world.client().await;
+    world.lets_in(&client, &client.authorization()).await;
+    Ok(())
 }
 
 async fn calls(world: Arc<World>) {
