@@ -22,7 +22,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         case(
             "N-LG-08",
-            "log lines written by clients: line breaks, ESC, quotes, a megabyte",
+            "log lines written by clients: line breaks, ESC, quotes, a megabyte, keys",
             forged_lines,
         ),
         case(
@@ -81,10 +81,13 @@ async fn forged_lines(world: Arc<World>) {
     }
 }
 
-/// Something was planted, and none of it makes the log longer than it has to be.
+/// Something was planted, and none of it makes the log longer than it has to be, or takes a key
+/// into it.
 #[track_caller]
 fn is_brief(lines: &str, level: &str) {
     assert!(lines.contains("forged"), "{lines}");
+    assert!(lines.contains("/mcp-x/…"), "{lines}");
+    assert!(!lines.contains(UPSTREAM_KEY), "{lines}");
     if level == "info" {
         let longest = lines.lines().map(str::len).max();
         assert!(longest < Some(1_200), "{longest:?}: {lines}");
@@ -126,6 +129,10 @@ async fn plant(world: &World) {
         format!("GET /mcp{FORGED} HTTP/1.1\r\nhost: {host}"),
         format!("GET /mcp%0a%1b%5b2Jforged HTTP/1.1\r\nhost: {host}"),
         format!("GET /mcp-{long} HTTP/1.1\r\nhost: {host}"),
+        // Of a server that has its key in its address, tried here too.
+        format!("GET /{UPSTREAM_KEY}/sse HTTP/1.1\r\nhost: {host}"),
+        format!("GET /mcp-x/{UPSTREAM_KEY} HTTP/1.1\r\nhost: {host}"),
+        format!("GET http://u:{UPSTREAM_KEY}@evil.example/ HTTP/1.1\r\nhost: {host}"),
         format!("GET / HTTP/1.1\r\nhost: {VISIBLE}"),
         format!("GET / HTTP/1.1\r\nhost: {FORGED}"),
         "GET / HTTP/1.1\r\nhost: \u{9b}2J\u{85}".to_owned(),
