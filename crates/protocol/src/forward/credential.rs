@@ -116,26 +116,27 @@ impl Credential {
     }
 
     /// The upstream's address for a request that came with `client_query`: the endpoint's own
-    /// query first, the client's next without any parameter of the credential's name, the
-    /// credential last.
+    /// query first, the client's next without any parameter of a name that the operator wrote, the
+    /// credential last. What the operator pinned, such as `read_only=true`, no client takes back.
     pub fn address(&self, endpoint: &Uri, client_query: Option<&str>) -> Uri {
         let client_query = client_query.filter(|query| !query.is_empty());
-        if client_query.is_none() && !matches!(self, Self::Query { .. }) {
+        let credential = match self {
+            Self::Query { name, pair } => Some((name, pair)),
+            Self::None | Self::Header { .. } => None,
+        };
+        if client_query.is_none() && credential.is_none() {
             return endpoint.clone();
         }
+        let own_query = endpoint.query().unwrap_or_default();
+        let own_names = form_urlencoded::parse(own_query.as_bytes()).map(|(name, _)| name);
+        let pinned: Vec<String> = own_names
+            .chain(credential.map(|(name, _)| name.into()))
+            .map(|name| loose(&name))
+            .collect();
         let mut parts: Vec<&str> = endpoint.query().into_iter().collect();
-        match self {
-            Self::Query { name, pair } => {
-                parts.extend(
-                    client_query
-                        .into_iter()
-                        .flat_map(|query| query.split('&'))
-                        .filter(|part| !names(part, name)),
-                );
-                parts.push(pair);
-            }
-            Self::None | Self::Header { .. } => parts.extend(client_query),
-        }
+        let of_client = client_query.into_iter().flat_map(|query| query.split('&'));
+        parts.extend(of_client.filter(|part| !names_any(part, &pinned)));
+        parts.extend(credential.map(|(_, pair)| &**pair));
         let path_and_query = format!("{}?{}", endpoint.path(), parts.join("&"));
         let mut address = endpoint.clone().into_parts();
         // A query that came in over HTTP and one that we encoded are both fit to go out again.
@@ -144,9 +145,19 @@ impl Credential {
     }
 }
 
-/// Whether `part`, one piece of a query between ampersands, is a parameter called `name`.
-fn names(part: &str, name: &str) -> bool {
-    form_urlencoded::parse(part.as_bytes()).any(|(key, _)| key == name)
+/// Whether some server would find one of the `pinned` names in `part`, one piece of a query between
+/// ampersands. Some take a semicolon for another ampersand.
+fn names_any(part: &str, pinned: &[String]) -> bool {
+    part.split(';').any(|piece| {
+        form_urlencoded::parse(piece.as_bytes()).any(|(name, _)| pinned.contains(&loose(&name)))
+    })
+}
+
+/// A parameter's name as the most forgiving server reads it: in any case, without blanks around it,
+/// `a.b` and `a b` as `a_b`, and `a[]` or `a[x]` as `a`.
+fn loose(name: &str) -> String {
+    let name = name.split('[').next().unwrap_or_default();
+    name.trim().to_lowercase().replace([' ', '.'], "_")
 }
 
 fn sensitive(text: &str) -> Result<HeaderValue, NotACredential> {
@@ -195,6 +206,38 @@ mod tests {
         let address = credential.address(&endpoint, Some("api+key=mine&x=%20y&api%20key=mine&z"));
 
         assert_eq!(address, "https://up.example/mcp?v=1&x=%20y&z&api+key=a%26b");
+    }
+
+    #[test]
+    fn what_the_operator_pinned_no_client_takes_back() {
+        let endpoint: Uri = "https://up.example/mcp?read_only=true&a%5Bb%5D=1"
+            .parse()
+            .unwrap();
+        let credential = Credential::query("api_key", KEY).unwrap();
+        let address = |query| credential.address(&endpoint, Some(query)).to_string();
+        for query in [
+            "read_only=false",
+            "Read_Only=false",
+            "read%5Fonly=false",
+            "read.only=false",
+            "read+only=false",
+            "+read_only=false",
+            "read_only[]=false",
+            "read_only%5Bx%5D=false",
+            "x=1;read_only=false",
+            "read_only",
+            "a=2",
+            "API_KEY=mine",
+            "api_key[]=mine",
+        ] {
+            assert_eq!(
+                address(query),
+                format!("{endpoint}&api_key={KEY}"),
+                "{query}"
+            );
+        }
+        let other = "x=read_only&read_only_too=1&x=1;y=2";
+        assert_eq!(address(other), format!("{endpoint}&{other}&api_key={KEY}"));
     }
 
     #[test]

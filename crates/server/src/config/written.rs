@@ -101,7 +101,8 @@ pub struct SignInConfig {
 pub struct UpstreamConfig {
     /// What people are shown; the name when it is missing.
     pub title: Option<String>,
-    /// The address of the MCP server: `http` or `https`. Either this or `builtin`.
+    /// The address of the MCP server: `http` or `https`. Either this or `builtin`. What its query
+    /// says, no client can say otherwise: parameters of a name that stands in it do not pass.
     #[schemars(example = "https://mcp.internal.example/mcp")]
     pub url: Option<String>,
     /// Where clients reach it, below `public_url`. When it is missing: `/mcp` for the only
