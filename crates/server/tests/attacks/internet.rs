@@ -28,6 +28,7 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::task::TaskTracker;
 
 use self::names::Names;
+pub use self::names::Trouble;
 use super::{case::Missing, sealed};
 
 /// Where every host has its document, if nothing else is asked for.
@@ -312,6 +313,11 @@ impl Site {
     /// The same by way of other names, each an alias of the next.
     pub fn is_alias_of(&self, names: &[&str], lookups: Vec<Vec<IpAddr>>) {
         self.internet.names.lead(&self.name, names, lookups);
+    }
+
+    /// Who looks for its name has this trouble; `None`: no longer.
+    pub fn is_hard_to_find(&self, trouble: Option<Trouble>) {
+        self.internet.names.trouble(&self.name, trouble);
     }
 
     /// How often its name was looked up.

@@ -1,6 +1,7 @@
 //! An upstream that is hostile or broken (UP).
 
 mod loops;
+mod names;
 mod slow;
 mod tls;
 
@@ -66,6 +67,11 @@ pub fn cases() -> Vec<Case> {
             "N-UP-16",
             "the upstream cannot prove who it is",
             tls::is_demanded,
+        ),
+        case(
+            "N-UP-17",
+            "the name of the upstream leads nowhere, elsewhere, or is slow to be found",
+            names::trouble_passes,
         ),
         case(
             "N-UP-18",

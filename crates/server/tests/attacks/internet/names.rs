@@ -5,15 +5,20 @@ use std::{
     io,
     net::IpAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use tokio::net::UdpSocket;
+use tokio::{net::UdpSocket, time::sleep};
 use tokio_util::task::TaskTracker;
 
 /// Kinds of records.
 const A: u16 = 1;
 const CNAME: u16 = 5;
 const AAAA: u16 = 28;
+
+/// How lookups fail (RFC 1035 §4.1.1).
+const SERVER_FAILURE: u8 = 2;
+const NO_SUCH_NAME: u8 = 3;
 
 /// Of what was asked, in a message: where the name in question stands.
 const QUESTION: [u8; 2] = [0xc0, 12];
@@ -28,12 +33,24 @@ struct Name {
     /// The addresses at each lookup; the last are given for ever.
     addresses: VecDeque<Vec<IpAddr>>,
     lookups: usize,
+    trouble: Option<Trouble>,
+}
+
+/// What keeps a name from being found.
+#[derive(Clone, Copy, Debug)]
+pub enum Trouble {
+    /// The server says that it failed.
+    Failure,
+    /// It says nothing.
+    Silence,
+    /// It says what it should, so much later.
+    Delay(Duration),
 }
 
 impl Names {
     pub async fn start() -> Arc<Self> {
         let names = Arc::<Self>::default();
-        let socket = UdpSocket::bind("127.0.0.1:53").await.unwrap();
+        let socket = Arc::new(UdpSocket::bind("127.0.0.1:53").await.unwrap());
         let serving = Arc::clone(&names);
         TaskTracker::new().spawn(async move { serving.serve(&socket).await });
         names
@@ -47,22 +64,33 @@ impl Names {
         name.addresses = addresses.into();
     }
 
+    /// `None`: nothing does any longer.
+    pub fn trouble(&self, name: &str, trouble: Option<Trouble>) {
+        let mut names = self.0.lock().unwrap();
+        names.entry(name.to_owned()).or_default().trouble = trouble;
+    }
+
     pub fn lookups(&self, name: &str) -> usize {
         self.0.lock().unwrap()[name].lookups
     }
 
-    async fn serve(&self, socket: &UdpSocket) -> io::Result<()> {
-        let mut message = [0; 512];
+    async fn serve(&self, socket: &Arc<UdpSocket>) -> io::Result<()> {
+        let (mut message, delayed) = ([0; 512], TaskTracker::new());
         loop {
             let (length, from) = socket.recv_from(&mut message).await?;
-            if let Some(answer) = self.answer(&message[..length]) {
-                socket.send_to(&answer, from).await?;
+            if let Some((answer, after)) = self.answer(&message[..length]) {
+                let socket = Arc::clone(socket);
+                delayed.spawn(async move {
+                    sleep(after).await;
+                    socket.send_to(&answer, from).await
+                });
             }
         }
     }
 
-    /// The whole message that answers `asked`, which has one question; `None` if it is malformed.
-    fn answer(&self, asked: &[u8]) -> Option<Vec<u8>> {
+    /// The whole message that answers `asked`, which has one question, and after how long; `None`
+    /// if it is malformed, or nothing is to be said.
+    fn answer(&self, asked: &[u8]) -> Option<(Vec<u8>, Duration)> {
         let (id, mut rest) = (asked.get(..2)?, asked.get(12..)?);
         let mut labels = Vec::new();
         while let [length, after @ ..] = rest
@@ -78,27 +106,32 @@ impl Names {
         let kind = u16::from_be_bytes(kind.try_into().ok()?);
         let question = &asked[12..asked.len() - rest.len() + 5];
 
-        let records = self.records(&labels.join("."), kind);
-        // A response, no error or no such name; the rest as a resolver has it.
-        let flags = if records.is_some() {
-            [0x81, 0x80]
-        } else {
-            [0x81, 0x83]
+        let name = labels.join(".");
+        let trouble = self.0.lock().unwrap().get(&name).and_then(|it| it.trouble);
+        let records = match trouble {
+            Some(Trouble::Silence) => return None,
+            Some(Trouble::Failure) => Err(SERVER_FAILURE),
+            Some(Trouble::Delay(_)) | None => self.records(&name, kind).ok_or(NO_SUCH_NAME),
         };
+        let after = match trouble {
+            Some(Trouble::Delay(after)) => after,
+            _ => Duration::ZERO,
+        };
+        let code = records.as_ref().err().copied().unwrap_or_default();
+        // A response; the rest as a resolver has it.
+        let flags = [0x81, 0x80 | code];
         let records = records.unwrap_or_default();
         let count = u16::try_from(records.len()).ok()?.to_be_bytes();
-        Some(
-            [
-                id,
-                &flags,
-                &[0, 1],
-                &count,
-                &[0; 4],
-                question,
-                &records.concat(),
-            ]
-            .concat(),
-        )
+        let answer = [
+            id,
+            &flags,
+            &[0, 1],
+            &count,
+            &[0; 4],
+            question,
+            &records.concat(),
+        ];
+        Some((answer.concat(), after))
     }
 
     /// The records of that kind, behind those of the aliases. `None` if there is no such name.
