@@ -14,6 +14,9 @@
 //! 4. `ATTACKS=N-CN-07 cargo test -p mcp-oauth-proxy --test attacks` runs what begins like that;
 //!    `just attacks` runs all on the release binary and writes `docs/attacks.md`.
 //!
+//! All of it happens in a network of its own (`sealed.rs`). `Internet::here()` has the names and the
+//! public hosts of that; it is missing on machines where such a network cannot be made.
+//!
 //! A world is one running proxy with its upstream. Each lane of a store has one that its cases use
 //! one after another, so nothing else happens during a case. What needs another configuration, or
 //! would be in the way of those that follow, takes a world of its own: `world.another(lines)`.

@@ -157,3 +157,13 @@ fn path() -> PathBuf {
         .join("../..")
         .join(PAGE)
 }
+
+#[test]
+fn what_was_not_tried_is_not_said_to_have_held() {
+    let before = ["not tried", "not run", "**broken**"];
+    for before in before {
+        assert_ne!(word(Outcome::NotTried, before), "held");
+    }
+    let rows = "| N-TK-24 | a \\| b | held | not tried |";
+    assert_eq!(results_on(rows)["N-TK-24"], ["held", "not tried"]);
+}

@@ -55,13 +55,21 @@ pub async fn ran(test: &str) -> bool {
         words.extend(["sh", "-c", ENTER, "sh", path.to_str().unwrap(), NOWHERE]);
         words.into_iter().map(str::to_owned).collect::<Vec<_>>()
     });
-    let leads_in = |way: &Vec<String>| {
+    let mut failed = String::new();
+    let way = ways.into_iter().find(|way| {
         let tried = Command::new("unshare").args(way).arg("true").output();
-        tried.is_ok_and(|output| output.status.success())
-    };
-    let Some(way) = ways.into_iter().find(leads_in) else {
-        assert!(!nothing_may_be_missing(), "no network of its own");
-        say("what takes a network of its own is not tried: there can be none");
+        let leads_in = tried.as_ref().is_ok_and(|output| output.status.success());
+        failed = match tried {
+            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+            Err(error) => error.to_string(),
+        };
+        leads_in
+    });
+    let Some(way) = way else {
+        assert!(!nothing_may_be_missing(), "no network of its own: {failed}");
+        say(&format!(
+            "what takes a network of its own is not tried: {failed}"
+        ));
         return false;
     };
     let mut command = Command::new("unshare");

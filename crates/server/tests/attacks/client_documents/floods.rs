@@ -130,7 +130,7 @@ async fn tells_nothing(world: &World, internet: &'static Internet) {
     let (network, _) = NOWHERE.split_once('/').unwrap();
     unreachable.leads_to(vec![vec![network.parse().unwrap()]]);
     refused(&unreachable.id()).await;
-    // The first two are there, the third is not: each leads to this machine but for the last.
+    // Behind the first three somebody listens, behind the others nobody can.
     for address in [
         "127.0.0.1",
         "10.0.0.1",
