@@ -26,10 +26,3 @@ pub fn all() -> Vec<String> {
     let ids = groups.flat_map(|(group, last)| (1..=*last).map(move |n| format!("{group}-{n:02}")));
     ids.collect()
 }
-
-/// Those that nobody has written yet.
-pub fn pending() -> impl Iterator<Item = &'static str> {
-    let text = include_str!("pending.txt").lines();
-    let lines = text.filter(|line| !line.starts_with('#'));
-    lines.flat_map(str::split_whitespace)
-}

@@ -9,8 +9,8 @@
 //!    records may change; `support::wire` sends bytes that no HTTP library would.
 //!    `world.lets_in(…)` is the usual twin: sign-in, tokens, and a call that arrives. A case that
 //!    takes something which this machine does not have ends with `Err(Missing(…))`.
-//! 3. Add a row to `cases()`: permanent id, what is tried in one line, the function. Take the id
-//!    out of `pending.txt`; what cannot be tried stands in `not_applicable.rs` with the reason.
+//! 3. Add a row to `cases()`: permanent id, what is tried in one line, the function. What
+//!    cannot be tried stands in `not_applicable.rs` with the reason.
 //! 4. `ATTACKS=N-CN-07 cargo test -p mcp-oauth-proxy --test attacks` runs what begins like that;
 //!    `just attacks` runs all on the release binary and writes `docs/attacks.md`.
 //!
@@ -136,8 +136,7 @@ fn every_id_is_a_case_or_accounted_for_once() {
     let named = cases
         .iter()
         .map(|case| case.id)
-        .chain(excused.flat_map(|(ids, _)| ids.split_whitespace()))
-        .chain(ids::pending());
+        .chain(excused.flat_map(|(ids, _)| ids.split_whitespace()));
     for id in named {
         let count = seen.get_mut(id);
         *count.unwrap_or_else(|| panic!("{id} is no id of a case")) += 1;

@@ -9,7 +9,6 @@ use std::{
 
 use super::{
     case::Case,
-    ids,
     not_applicable::NOT_APPLICABLE,
     run::{Outcome, Results},
 };
@@ -82,19 +81,16 @@ fn written(rows: &[Row]) -> String {
         .iter()
         .map(|(ids, _)| ids.split_whitespace().count())
         .sum();
-    let pending: Vec<&str> = ids::pending().collect();
     let mut page = format!(
         "# Attacks\n\nWhat is tried against the running program, over HTTP and raw sockets alone, \
          and what must work all the same. An attack holds when it is refused with the right \
          status and error, no record changes, nothing is sent to the upstream or to anybody \
          else, and the same thing done right succeeds. This page is written by a run of the \
          tests (`just attacks`); a run that finds anything else fails.\n\n\
-         Of {} cases, {} cannot apply (the reasons are at the end) and {} are still to be \
-         written. The other {}:\n\n\
+         Of {} cases, {} cannot apply; the reasons are at the end. The other {}:\n\n\
          | | Tried | Held on SQLite | Held on PostgreSQL |\n| --- | --- | --- | --- |\n",
-        rows.len() + excused + pending.len(),
+        rows.len() + excused,
         excused,
-        pending.len(),
         rows.len(),
     );
     for (kind, rows) in [("Attacks", &attacks), ("Compatibility", &guards)] {
@@ -134,9 +130,6 @@ fn written(rows: &[Row]) -> String {
     page.push_str("\n## Not applicable\n\n| Cases | Why |\n| --- | --- |\n");
     for (ids, why) in NOT_APPLICABLE {
         writeln!(page, "| {} | {why} |", ids.replace(' ', ", ")).unwrap();
-    }
-    if !pending.is_empty() {
-        write!(page, "\n## Still to be written\n\n{}\n", pending.join(", ")).unwrap();
     }
     page
 }
