@@ -270,6 +270,8 @@ async fn series(world: &World) -> BTreeSet<String> {
 }
 
 async fn shown_to_anybody(world: Arc<World>) {
+    // One where nobody came before.
+    let world = world.another("").await;
     assert!(
         world
             .proxy
@@ -307,7 +309,7 @@ async fn shown_to_anybody(world: Arc<World>) {
         "of-its-own",
         "owner",
         "127.",
-        "data",
+        world.proxy.data_dir().to_str().unwrap(),
         UPSTREAM_KEY,
         &client.id,
         access_token,
