@@ -4,7 +4,7 @@
 use fuzz::judge;
 use http::{HeaderMap, HeaderValue, header};
 use libfuzzer_sys::fuzz_target;
-use protocol::endpoint::extract::cookie;
+use protocol::endpoint::cookie::value as cookie;
 
 const NAME: &str = "n";
 

@@ -201,7 +201,8 @@ async fn the_page_names_the_client_the_place_and_the_server_as_text() {
         let document = scraper::Html::parse_document(&page.text());
         let text: String = document.root_element().text().collect();
         for shown in [
-            name,
+            // One that closed the quotation would seem to be our words.
+            &*name.replace('"', "'"),
             REDIRECT_URI,
             "claude.ai",
             "Server one",
@@ -321,7 +322,10 @@ async fn on_this_computer_without_tls_the_cookie_is_one_that_browsers_take() {
     let page = server.send(page).await.expect(200);
     let (pair, attributes) = page.header("set-cookie").split_once("; ").unwrap();
     assert!(pair.starts_with("mcp-consent-"), "{pair}");
-    assert_eq!(attributes, "Path=/; Max-Age=600; HttpOnly; SameSite=Lax");
+    assert_eq!(
+        attributes,
+        "Path=/consent; Max-Age=600; HttpOnly; SameSite=Lax"
+    );
 
     let mut browser = Browser::default();
     let (name, value) = pair.split_once('=').unwrap();

@@ -298,25 +298,20 @@ fn only_a_return_to_a_website_goes_without_a_warning() {
     );
     assert!(words(one(&this_computer, "#decision")).ends_with("localhost:53682 on this computer."));
 
-    for scheme in ["cursor", "cursor:", "cursor://"] {
-        let app = ConsentPage {
-            return_host: scheme,
-            redirect_uri: "cursor://anysphere.cursor-mcp/oauth/callback",
-            ..claude()
-        };
-        let app = Html::parse_document(&app.render());
-        assert!(words(one(&app, ".note")).starts_with("This opens an app on your device."));
-        assert!(words(one(&app, "#decision")).ends_with("goes to cursor:// on this device."));
-    }
-    let without_slashes = ConsentPage {
-        return_host: "com.example.app",
-        redirect_uri: "com.example.app:/callback",
+    let app = ConsentPage {
+        return_host: "cursor://",
+        redirect_uri: "cursor://anysphere.cursor-mcp/oauth/callback",
         ..claude()
     };
-    let without_slashes = Html::parse_document(&without_slashes.render());
+    let app = Html::parse_document(&app.render());
+    assert!(words(one(&app, ".note")).starts_with("This opens an app on your device."));
     assert_eq!(
-        words(one(&without_slashes, ".way:not(.end) > strong")),
-        "com.example.app:"
+        words(one(&app, ".way:not(.end) > strong")),
+        "an app that takes cursor:// links"
+    );
+    assert!(
+        words(one(&app, "#decision"))
+            .ends_with("goes to an app that takes cursor:// links on this device.")
     );
 }
 
@@ -488,6 +483,11 @@ fn a_name_loses_what_hides_reorders_covers_or_commands() {
             "o\u{300}\u{301}\u{302}",
         ),
         ("x\u{20DD}", "x"),
+        (
+            "Claude”, which “the” \"operator\" «set» up. “",
+            "Claude', which 'the' 'operator' 'set' up. '",
+        ),
+        ("Bob’s ‘app’", "Bob’s ‘app’"),
         ("👩\u{200D}👩\u{200D}👧 ❤\u{FE0F}", "👩👩👧 ❤"),
         ("クロード · Клод · كلود · မြို့", "クロード · Клод · كلود · မြို့"),
         ("", ""),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     App,
+    cookie::{self, SameSite},
     extract::{self, Known, NoBody},
     pages::{Choice, ConsentPage},
     respond,
@@ -148,11 +149,10 @@ async fn consider(app: &App, params: Params) -> Result<Response, NoPage> {
     let cookie = token::random_name(&*app.ports.entropy);
     let sealed = transaction.seal(app, &cookie);
     let mut response = page(app, StatusCode::OK, &client, &transaction, &sealed, None);
-    if let Ok(set_cookie) = HeaderValue::try_from(transaction.set_cookie(app, &cookie)) {
-        response
-            .headers_mut()
-            .insert(header::SET_COOKIE, set_cookie);
-    }
+    let set_cookie = transaction.set_cookie(app, &cookie);
+    response
+        .headers_mut()
+        .insert(header::SET_COOKIE, set_cookie);
     Ok(response)
 }
 
@@ -226,7 +226,7 @@ impl Transaction {
     /// another browser, or nothing that we sealed.
     pub(super) fn open(app: &App, sealed: &str, headers: &http::HeaderMap) -> Option<Self> {
         let (short_id, sealed) = sealed.split_once('.')?;
-        let cookie = extract::cookie(headers, &cookie_name(app, short_id))?;
+        let cookie = cookie::value(headers, &cookie::name(app, &cookie_name(short_id)))?;
         let plain = app
             .keys
             .open(Purpose::Transaction, sealed, cookie.as_bytes())?;
@@ -236,15 +236,9 @@ impl Transaction {
 
     /// The cookie that binds this transaction to a browser. Each has its own, so that two tabs, or
     /// a page that a browser loads twice, do not take it from each other.
-    fn set_cookie(&self, app: &App, value: &str) -> String {
-        let name = cookie_name(app, &self.short_id());
-        let secure = if app.policy.issuer.is_https() {
-            "; Secure"
-        } else {
-            ""
-        };
-        let seconds = PATIENCE.as_secs();
-        format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}")
+    fn set_cookie(&self, app: &App, value: &str) -> HeaderValue {
+        let (name, seconds) = (cookie_name(&self.short_id()), PATIENCE.as_secs());
+        cookie::set(app, &name, value, seconds, SameSite::Lax)
     }
 
     fn short_id(&self) -> String {
@@ -262,15 +256,8 @@ impl Transaction {
     }
 }
 
-/// Over TLS the prefix keeps other hosts of the domain from planting the cookie (RFC 6265bis
-/// §4.1.3.2); without TLS browsers do not take it.
-fn cookie_name(app: &App, short_id: &str) -> String {
-    let prefix = if app.policy.issuer.is_https() {
-        "__Host-"
-    } else {
-        ""
-    };
-    format!("{prefix}mcp-consent-{short_id}")
+fn cookie_name(short_id: &str) -> String {
+    format!("mcp-consent-{short_id}")
 }
 
 /// The consent page for a transaction, `problem` being what was wrong with the last try.

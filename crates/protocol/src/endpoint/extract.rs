@@ -455,20 +455,3 @@ pub(super) async fn form_body(
     }
     body(content, limit).await
 }
-
-/// The value of the cookie called `name`, if there is exactly one.
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    // As bytes: what other programs of the same domain keep in their cookies need not be text.
-    let mut found = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
-        .filter_map(|pair| {
-            let end = pair.iter().position(|byte| *byte == b'=')?;
-            (pair[..end].trim_ascii() == name.as_bytes()).then(|| pair[end + 1..].trim_ascii())
-        });
-    let first = found.next();
-    first
-        .filter(|_| found.next().is_none())
-        .and_then(|value| str::from_utf8(value).ok())
-}

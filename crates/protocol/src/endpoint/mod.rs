@@ -3,6 +3,7 @@
 
 pub mod authorize;
 pub mod consent;
+pub mod cookie;
 pub mod cors;
 pub mod extract;
 pub mod health;

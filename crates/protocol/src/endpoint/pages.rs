@@ -27,7 +27,7 @@ pub struct ConsentPage<'a> {
     pub client_host: Option<&'a str>,
     /// Whether the operator set it up, and so vouches for its name.
     pub set_up_by_operator: bool,
-    /// The host that the browser goes back to, or the scheme when that opens an app.
+    /// The host that the browser goes back to, or how links start that open an app.
     pub return_host: &'a str,
     /// The address in full that the browser goes back to.
     pub redirect_uri: &'a str,
@@ -93,7 +93,23 @@ enum ReturnsTo {
 }
 
 impl ReturnsTo {
-    /// What a sentence says after the name of the place.
+    /// What stands before the name of the place.
+    fn before(self) -> &'static str {
+        match self {
+            Self::Website | Self::ThisComputer => "",
+            Self::App => "an app that takes ",
+        }
+    }
+
+    /// What stands after it.
+    fn after(self) -> &'static str {
+        match self {
+            Self::Website | Self::ThisComputer => "",
+            Self::App => " links",
+        }
+    }
+
+    /// What a sentence says after that.
     fn whereabouts(self) -> &'static str {
         match self {
             Self::Website => "",
@@ -129,16 +145,12 @@ impl ConsentPage<'_> {
     /// The whole HTML document.
     pub fn render(&self) -> String {
         let returns_to = self.returns_to();
-        let return_host = match returns_to {
-            ReturnsTo::Website | ReturnsTo::ThisComputer => visible_ascii(self.return_host),
-            ReturnsTo::App => as_link(self.return_host, self.redirect_uri),
-        };
         write(&Consent {
             style: STYLE,
             page: self,
             client_name: printable_name(self.client_name),
             client_host: self.client_host.map(visible_ascii),
-            return_host,
+            return_host: visible_ascii(self.return_host),
             redirect_uri: visible_ascii(self.redirect_uri),
             returns_to,
             unused_for: match self.grant_days {
@@ -190,7 +202,7 @@ pub fn content_security_policy() -> String {
 }
 
 /// What may be shown of a name that a client gave itself: no character that hides, reorders,
-/// covers or commands; white space collapsed; at most 100 visible characters. Empty when nothing
+/// covers or commands; none that ends a quotation; white space collapsed; at most 100 visible characters. Empty when nothing
 /// is left.
 pub fn printable_name(name: &str) -> String {
     let mut printable = String::new();
@@ -209,7 +221,7 @@ pub fn printable_name(name: &str) -> String {
             if space_before {
                 printable.push(' ');
             }
-            printable.push(c);
+            printable.push(if is_quote(c) { '\'' } else { c });
             space_before = false;
             marks = 0;
         }
@@ -250,6 +262,15 @@ fn is_hidden(c: char) -> bool {
         )
 }
 
+/// Whether `c` looks like the end of a quotation, after which a name would speak as we do.
+fn is_quote(c: char) -> bool {
+    matches!(
+        c,
+        '"' | '\u{AB}' | '\u{BB}' | '\u{201C}'..='\u{201F}' | '\u{2033}' | '\u{2036}' | '\u{2039}'
+            | '\u{203A}' | '\u{275D}' | '\u{275E}' | '\u{301D}'..='\u{301F}' | '\u{FF02}'
+    )
+}
+
 /// Whether `c` is a letter, mark or symbol by its category and yet leaves no trace on the page.
 fn is_blank(c: char) -> bool {
     matches!(
@@ -272,15 +293,4 @@ fn visible_ascii(address: &str) -> String {
             _ => format!("%{byte:02X}"),
         })
         .collect()
-}
-
-/// How links of a scheme start, so that it is not taken for a host: `cursor://`.
-fn as_link(scheme: &str, redirect_uri: &str) -> String {
-    let scheme = visible_ascii(scheme.trim_end_matches([':', '/']));
-    let slashes = if redirect_uri.contains("://") {
-        "//"
-    } else {
-        ""
-    };
-    format!("{scheme}:{slashes}")
 }

@@ -495,8 +495,8 @@ pub(super) fn call_refused(why: CallRefused) -> Response<Body> {
         CallRefused::Repeated => (
             StatusCode::BAD_REQUEST,
             "invalid_request",
-            "MCP-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id and Last-Event-ID may each \
-             be given once",
+            "MCP-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id, Last-Event-ID, Content-Type, \
+             Content-Encoding and Content-Length may each be given once",
         ),
         CallRefused::TooLarge => (
             StatusCode::PAYLOAD_TOO_LARGE,

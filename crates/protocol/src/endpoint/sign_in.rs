@@ -5,7 +5,10 @@ use std::{net::IpAddr, time::Duration};
 
 use http::{HeaderMap, HeaderValue};
 
-use super::{App, extract};
+use super::{
+    App,
+    cookie::{self, SameSite},
+};
 use crate::{
     identity::backoff::{Blocked, Guesser, Tried},
     journal::{Event, Limit},
@@ -13,6 +16,8 @@ use crate::{
     rates, token,
 };
 
+/// The cookie of a known browser.
+const NAME: &str = "mcp-known-browser";
 /// How long a browser stays known after the right secret was typed in it.
 const KNOWN_FOR: Duration = Duration::from_hours(90 * 24);
 /// How often a write that lost a race is tried again.
@@ -164,7 +169,7 @@ impl SignIn<'_> {
     /// of its own and nothing else.
     fn known_browser(&self) -> Option<[u8; 16]> {
         let app = self.app;
-        let cookie = extract::cookie(self.headers, cookie_name(app))?;
+        let cookie = cookie::value(self.headers, &cookie::name(app, NAME))?;
         let secret = app.policy.sign_in.fingerprint();
         app.keys
             .recognise_known_browser(cookie, &secret, app.ports.clock.now())
@@ -177,23 +182,6 @@ impl SignIn<'_> {
         let expires_at = app.ports.clock.now() + KNOWN_FOR;
         let secret = app.policy.sign_in.fingerprint();
         let value = app.keys.known_browser(&browser, &secret, expires_at);
-        let (name, seconds) = (cookie_name(app), KNOWN_FOR.as_secs());
-        let secure = if app.policy.issuer.is_https() {
-            "; Secure"
-        } else {
-            ""
-        };
-        let cookie =
-            format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
-        HeaderValue::try_from(cookie).expect("a base64url value between ASCII attributes")
-    }
-}
-
-/// See the cookie of a consent page for the prefix.
-fn cookie_name(app: &App) -> &'static str {
-    if app.policy.issuer.is_https() {
-        "__Host-mcp-known-browser"
-    } else {
-        "mcp-known-browser"
+        cookie::set(app, NAME, &value, KNOWN_FOR.as_secs(), SameSite::Strict)
     }
 }

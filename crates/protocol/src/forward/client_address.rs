@@ -1,6 +1,6 @@
 //! Whose request it is: the peer's address, unless the peer is a proxy that the operator trusts.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -18,7 +18,7 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> I
     let mut nearest = peer;
     for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
         for hop in value.to_str().unwrap_or_default().rsplit(',') {
-            let Ok(address) = hop.trim().parse::<IpAddr>() else {
+            let Some(address) = address(hop.trim()) else {
                 return nearest;
             };
             nearest = address.to_canonical();
@@ -28,6 +28,21 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> I
         }
     }
     nearest
+}
+
+/// An address as proxies write it: some with the port, some with brackets.
+fn address(hop: &str) -> Option<IpAddr> {
+    let with_port = || hop.parse::<SocketAddr>().ok().map(|it| it.ip());
+    let in_brackets = || {
+        hop.strip_prefix('[')?
+            .strip_suffix(']')?
+            .parse::<Ipv6Addr>()
+            .ok()
+    };
+    let plain = hop.parse().ok();
+    plain
+        .or_else(with_port)
+        .or_else(|| in_brackets().map(IpAddr::V6))
 }
 
 #[cfg(test)]
@@ -66,6 +81,20 @@ mod tests {
             "198.51.100.7"
         );
         assert_eq!(address_of("10.0.0.1", &["2001:db8::1"]), "2001:db8::1");
+    }
+
+    #[test]
+    fn an_address_is_known_with_its_port_and_in_brackets() {
+        for (forwarded, address) in [
+            ("198.51.100.7:5678", "198.51.100.7"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[2001:db8::1]:5678", "2001:db8::1"),
+            ("6.6.6.6, 198.51.100.7:1, 10.2.3.4:2", "198.51.100.7"),
+            ("[198.51.100.7]", "10.0.0.1"),
+            ("198.51.100.7:", "10.0.0.1"),
+        ] {
+            assert_eq!(address_of("10.0.0.1", &[forwarded]), address, "{forwarded}");
+        }
     }
 
     #[test]

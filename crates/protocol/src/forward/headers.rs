@@ -161,6 +161,9 @@ pub fn has_repeated(request: &HeaderMap) -> bool {
             MCP_NAME,
             MCP_SESSION_ID,
             LAST_EVENT_ID,
+            header::CONTENT_ENCODING,
+            header::CONTENT_LENGTH,
+            header::CONTENT_TYPE,
         ]
         .iter()
         .any(|name| request.get_all(name).iter().nth(1).is_some())

@@ -45,7 +45,7 @@ impl RedirectUri {
         let url = Url::parse(text).ok()?;
         let fits = match scheme {
             "https" => is_canonical_host(&url, authority?),
-            "http" => loopback(text).is_some(),
+            "http" => loopback(text).is_some() && !is_where_our_cookies_go(path),
             _ => known_clients::is_app_scheme(scheme) || is_reversed_domain(scheme),
         };
         fits.then(|| Self(text.to_owned()))
@@ -77,14 +77,15 @@ impl RedirectUri {
         loopback(&self.0).is_some()
     }
 
-    /// What people should see of the place: a host, or an application's scheme.
+    /// What people should see of the place: a host, or how links of an application start. Nothing
+    /// behind that says whose it is, and what looks like a host there is none.
     pub fn place(&self) -> String {
         let Some((scheme, rest)) = self.0.split_once(':') else {
             return self.0.clone();
         };
         match (scheme, split_authority(rest).0) {
             ("https" | "http", Some(authority)) => authority.to_owned(),
-            (_, Some(authority)) => format!("{scheme}://{authority}"),
+            (_, Some(_)) => format!("{scheme}://"),
             (_, None) => format!("{scheme}:"),
         }
     }
@@ -132,6 +133,13 @@ fn has_dot_segment(path: &str) -> bool {
         .any(|segment| segment == "." || segment == "..")
 }
 
+/// Whether a browser that is sent to this path of another port of this computer would bring along
+/// the cookies of our consent page.
+fn is_where_our_cookies_go(path: &str) -> bool {
+    path.strip_prefix("/consent")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+}
+
 /// Whether two hexadecimal digits follow each percent sign (RFC 3986 §2.1).
 fn has_whole_escapes(text: &str) -> bool {
     text.split('%').skip(1).all(|after| {
@@ -173,7 +181,11 @@ fn is_canonical_host(url: &Url, authority: &str) -> bool {
 fn is_reversed_domain(scheme: &str) -> bool {
     let legal =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
-    scheme.contains('.')
+    // No domain ends in one of these, and what begins like this is to be taken for a website.
+    let looks_like_a_site = |first: &str| ["http", "https", "www"].contains(&first);
+    scheme
+        .split_once('.')
+        .is_some_and(|(first, _)| !looks_like_a_site(first))
         && scheme.starts_with(|first: char| first.is_ascii_lowercase())
         && scheme.bytes().all(legal)
 }
@@ -221,6 +233,7 @@ mod tests {
             "http://127.0.0.1:33418/",
             "http://localhost/callback",
             "http://localhost:8787/callback",
+            "http://localhost:8787/consented",
             "http://[::1]:9/cb",
             "cursor://anysphere.cursor-mcp/oauth/callback",
             "claude://oauth/callback",
@@ -253,6 +266,11 @@ mod tests {
             "http://0.0.0.0/cb",
             "http://127.1/cb",
             "http://2130706433/cb",
+            "http://127.0.0.1:8080/consent",
+            "http://localhost/consent?x",
+            "http://[::1]:1/consent/cb",
+            "https.claude.ai://claude.ai/cb",
+            "www.claude.ai:/cb",
             "https:evil",
             "https:/evil",
             "https:///evil",
@@ -401,6 +419,18 @@ mod tests {
                 matches,
                 "{registered} {presented}"
             );
+        }
+    }
+
+    #[test]
+    fn an_app_cannot_show_a_host_of_its_choice() {
+        for (uri, place) in [
+            ("https://claude.ai/cb", "claude.ai"),
+            ("http://localhost:1/cb", "localhost:1"),
+            ("cursor://claude.ai/cb", "cursor://"),
+            ("com.example.app:/claude.ai", "com.example.app:"),
+        ] {
+            assert_eq!(RedirectUri::parse(uri).unwrap().place(), place);
         }
     }
 
