@@ -42,10 +42,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(75);
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 64 * 1024;
 
-/// Quiet time after which the kernel asks whether a peer is still there, and asks again.
+/// Quiet time after which the kernel asks whether a peer is still there, and asks again. With the
+/// time that it may leave anything unanswered, 30 s by default, one that vanished is given up then.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_mins(1))
-    .with_interval(Duration::from_secs(10));
+    .with_time(Duration::from_secs(15))
+    .with_interval(Duration::from_secs(5));
 
 /// Answers the requests that arrive on `listener` until `stop`, then drains. `meter` is told of
 /// every limit that is met.

@@ -27,6 +27,7 @@ mod signals;
 #[path = "../support/mod.rs"]
 mod support;
 mod upstreams;
+mod vanished;
 
 use std::{fs, os::unix::fs::MetadataExt, process::Command};
 
