@@ -19,7 +19,6 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::{
     cli::serve::Prepared,
@@ -27,7 +26,7 @@ use crate::{
     demo::{Demo, Person},
     fetch::{GuardedFetch, SystemNetwork},
     listen::{self, ConnectionLimits, Limit, Meter},
-    logs::Logs,
+    logs::{Lines, Logs},
     marks,
     memory::{self, Memory},
     metrics::Metrics,
@@ -60,14 +59,14 @@ const SQLITE_FILE: &str = "records.sqlite";
 /// Runs the proxy until a signal ends it. `announce` is called once it serves.
 pub fn run(
     prepared: Prepared,
-    lost_lines: ErrorCounter,
+    lines: Lines,
     announce: impl FnOnce() -> io::Result<()>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the runtime cannot start")?;
-    let outcome = runtime.block_on(serve(prepared, lost_lines, announce));
+    let outcome = runtime.block_on(serve(prepared, lines, announce));
     // After a second signal tasks may still run; nobody waits for them.
     runtime.shutdown_background();
     outcome
@@ -75,7 +74,7 @@ pub fn run(
 
 async fn serve(
     prepared: Prepared,
-    lost_lines: ErrorCounter,
+    lines: Lines,
     announce: impl FnOnce() -> io::Result<()>,
 ) -> anyhow::Result<()> {
     let Prepared {
@@ -90,7 +89,7 @@ async fn serve(
     let clock = Arc::new(SystemClock::new());
     marks::recall_time(&*store, &clock).await?;
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    let metrics = Metrics::new(&policy, lost_lines);
+    let metrics = Metrics::new(&policy, lines);
     let counted = Arc::clone(&metrics);
     let meter: Meter = Arc::new(move |limit| counted.count_limit(limit));
     let tls = system_tls().context("the system's TLS certificates cannot be loaded")?;

@@ -1,5 +1,7 @@
 //! The journal as log lines: for people on a terminal, as JSON elsewhere.
 
+mod lines;
+
 use std::{error::Error, io::IsTerminal, panic};
 
 use protocol::{
@@ -7,17 +9,22 @@ use protocol::{
     oauth::bearer,
 };
 use tracing::{debug, error, info, warn};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+use lines::Format;
+pub use lines::{Lines, Writer};
 
 /// What forwarded calls are logged under, so that `RUST_LOG=info,calls=off` leaves them out.
 const CALLS: &str = "calls";
+/// What else comes of requests is logged under this: whatever anybody can have logged as often as
+/// they like. Such lines must not be in the way of others.
+const REQUESTS: &str = "requests";
 
 /// Logs a call: who made it, what for, and what came of it.
 macro_rules! log_call {
-    ($level:ident $(in $target:expr)?, $call:expr, $($more:tt)+) => {
+    ($level:ident in $target:expr, $call:expr, $($more:tt)+) => {
         $level!(
-            $(target: $target,)?
+            target: $target,
             upstream = $call.upstream.name,
             subject = $call.caller.map(|caller| caller.subject),
             client = $call.caller.map(|caller| caller.client_id.as_str()),
@@ -30,35 +37,32 @@ macro_rules! log_call {
     };
 }
 
-/// Lines that may wait for whoever reads them. Further ones are lost: a request never waits for
-/// its log line.
-const LINES_WAITING: usize = 4096;
-
 /// Starts logging to standard error. `RUST_LOG` chooses the level, `info` by default. Lines are
-/// written until the guard is dropped; the counter knows how many were lost.
-pub fn start() -> (WorkerGuard, ErrorCounter) {
-    let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(LINES_WAITING)
-        .thread_name("logs")
-        .finish(std::io::stderr());
-    let lost = writer.error_counter();
+/// written until the writer is dropped.
+pub fn start() -> (Writer, Lines) {
+    let format = if std::io::stderr().is_terminal() {
+        Format::Text
+    } else {
+        Format::Json
+    };
+    let (lines, writer) = Lines::written_to(std::io::stderr(), format);
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .from_env_lossy();
-    let lines = tracing_subscriber::fmt()
+    let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(writer);
-    if std::io::stderr().is_terminal() {
-        lines.with_target(false).init();
-    } else {
-        lines.json().flatten_event(true).with_target(false).init();
+        .with_target(false)
+        .with_writer(lines.clone());
+    match format {
+        Format::Text => subscriber.init(),
+        Format::Json => subscriber.json().flatten_event(true).init(),
     }
     // Written by the panicking thread itself, its text would wait for a reader that stalls.
     panic::set_hook(Box::new(|panicked| {
         let at = panicked.location().map(ToString::to_string);
         error!(at, text = panicked.payload_as_str(), "the program panicked");
     }));
-    (guard, lost)
+    (writer, lines)
 }
 
 /// Writes each event as one line. What clients say of themselves is quoted and escaped.
@@ -97,7 +101,7 @@ impl Reader for Logs {
                 client_id,
                 upstream,
             } => {
-                info!(client = %client_id, upstream, "the consent page was shown");
+                info!(target: REQUESTS, client = %client_id, upstream, "the consent page was shown");
             }
             Event::Approved {
                 client_id,
@@ -111,7 +115,7 @@ impl Reader for Logs {
                 warn!(%address, left, "a wrong passphrase or PIN");
             }
             Event::SignInBlocked { address, wait } => {
-                warn!(%address, wait_seconds = wait.as_secs(), "a sign-in was not looked at: too many wrong ones");
+                warn!(target: REQUESTS, %address, wait_seconds = wait.as_secs(), "a sign-in was not looked at: too many wrong ones");
             }
             Event::GuessingSlowed => {
                 warn!("many wrong passphrases or PINs: every further attempt is slowed down");
@@ -145,7 +149,7 @@ impl Reader for Logs {
                 error,
                 description,
             } => {
-                info!(?endpoint, %error, description, "refused");
+                info!(target: REQUESTS, ?endpoint, %error, description, "refused");
             }
             Event::Failed {
                 endpoint,
@@ -158,7 +162,7 @@ impl Reader for Logs {
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 // A wrong path in the upstream's address shows as a 404 or 405 of its own.
                 if call.status.is_client_error() {
-                    log_call!(info, call, ?era, took_ms, "the upstream refused a call");
+                    log_call!(info in REQUESTS, call, ?era, took_ms, "the upstream refused a call");
                 } else {
                     log_call!(info in CALLS, call, ?era, took_ms, "a call was forwarded");
                 }
@@ -168,29 +172,33 @@ impl Reader for Logs {
                 why: CallRefused::Bearer(bearer::Refused::NoToken),
             } => {
                 log_call!(
-                    info,
+                    info in REQUESTS,
                     call,
                     "a client without a token was told where to sign in"
                 );
             }
-            Event::CallRefused { call, why } => log_call!(info, call, ?why, "a call was refused"),
+            Event::CallRefused { call, why } => {
+                log_call!(info in REQUESTS, call, ?why, "a call was refused");
+            }
             Event::Misdirected { host } => {
                 warn!(
+                    target: REQUESTS,
                     host,
                     "a request came under a name that is not ours: set PUBLIC_URL or public_url to the address that clients use"
                 );
             }
             Event::Looped => warn!(
+                target: REQUESTS,
                 "a request came back that went to an upstream: its address leads to this proxy"
             ),
             Event::Limited {
                 limit,
                 address: Some(address),
-            } => info!(?limit, %address, "refused by a limit"),
+            } => info!(target: REQUESTS, ?limit, %address, "refused by a limit"),
             Event::Limited {
                 limit,
                 address: None,
-            } => info!(?limit, "refused by a limit"),
+            } => info!(target: REQUESTS, ?limit, "refused by a limit"),
             Event::UnusedClientsRemoved { removed } => {
                 warn!(
                     removed,
@@ -199,21 +207,23 @@ impl Reader for Logs {
             }
             // Mistyped addresses are worth a line, what scanners try is not.
             Event::NotFound { path } if path == "/" || path.starts_with("/mcp") => {
-                info!(path, "there is nothing at this address");
+                info!(target: REQUESTS, path, "there is nothing at this address");
             }
-            Event::NotFound { path } => debug!(path, "there is nothing at this address"),
+            Event::NotFound { path } => {
+                debug!(target: REQUESTS, path, "there is nothing at this address");
+            }
             Event::UpstreamFailed {
                 call,
                 why: UpstreamFailed::CredentialRefused(_),
                 ..
             } => log_call!(
-                error,
+                error in REQUESTS,
                 call,
                 "the upstream refuses our credential: check that it is right and still valid"
             ),
             Event::UpstreamFailed { call, why, cause } => {
                 log_call!(
-                    warn,
+                    warn in REQUESTS,
                     call,
                     ?why,
                     cause = cause.map(chain),

@@ -19,9 +19,8 @@ use protocol::{
     oauth::{grant::Revoked, refresh_token::Repeated},
     policy::Policy,
 };
-use tracing_appender::non_blocking::ErrorCounter;
 
-use crate::listen::Limit;
+use crate::{listen::Limit, logs::Lines};
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -63,7 +62,7 @@ pub struct Metrics {
     not_found: Counter,
     failures: Family<Labels, Counter>,
     log_lines_lost: Counter,
-    lost: ErrorCounter,
+    lines: Lines,
     limited: Family<Labels, Counter>,
     unused_clients_removed: Counter,
 }
@@ -79,7 +78,7 @@ impl Metrics {
         clippy::too_many_lines,
         reason = "one line for each metric, nothing else"
     )]
-    pub fn new(policy: &Policy, lost: ErrorCounter) -> Arc<Self> {
+    pub fn new(policy: &Policy, lines: Lines) -> Arc<Self> {
         let mut registry = Registry::with_prefix("mcp_oauth_proxy");
         let calls: Family<Labels, Counter> = Family::default();
         let seconds: Family<Labels, Histogram> =
@@ -215,7 +214,7 @@ impl Metrics {
                 "log_lines_lost",
                 "Lines of the log that nobody read in time",
             ),
-            lost,
+            lines,
             limited: family(
                 &mut registry,
                 "limited",
@@ -248,8 +247,8 @@ impl Metrics {
         } else if request.method() != Method::GET {
             *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
         } else {
-            let lost = u64::try_from(self.lost.dropped_lines()).unwrap_or(u64::MAX);
-            self.log_lines_lost.inner().store(lost, Ordering::Relaxed);
+            let lost = self.log_lines_lost.inner();
+            lost.store(self.lines.lost(), Ordering::Relaxed);
             let mut page = String::new();
             let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
             // Writing into a string cannot fail.

@@ -249,7 +249,7 @@ fn is_mark(c: char) -> bool {
 }
 
 /// Whether `c` shows as nothing, or acts on the text around it.
-fn is_hidden(c: char) -> bool {
+pub fn is_hidden(c: char) -> bool {
     is_blank(c)
         || matches!(
             c.general_category(),

@@ -37,7 +37,7 @@ pub enum PassphraseNotice {
 
 /// Runs the proxy that `plan` describes.
 pub fn run(plan: Plan) -> anyhow::Result<()> {
-    let (_writes_the_rest, lost_lines) = logs::start();
+    let (_writes_the_rest, lines) = logs::start();
     private_memory::keep().context("the memory cannot be kept out of core files")?;
     let prepared = prepare(plan)?;
     let text = start_text(&prepared);
@@ -46,7 +46,7 @@ pub fn run(plan: Plan) -> anyhow::Result<()> {
         PassphraseNotice::Chosen | PassphraseNotice::ToldBefore => None,
     };
     let told = Cell::new(false);
-    let outcome = host::run(prepared, lost_lines, || {
+    let outcome = host::run(prepared, lines, || {
         let written = std::io::stdout().write_all(text.as_bytes());
         told.set(written.is_ok());
         // Without news in it, a text that nobody can read is no reason not to serve.

@@ -40,7 +40,17 @@ pub fn cases() -> Vec<Case> {
 
 /// What would end a field, a line or the quiet of a terminal, and begin a line of its own.
 const FORGED: &str = "x\u{1b}[2J\u{1b}]0;x\u{7}\"}\r\n{\"level\":\"ERROR\",\"message\":\"forged\"}\n\
-                      2026-01-01T00:00:00.000000Z ERROR forged\u{85}\u{2028}\u{202e}\0'\\";
+                      2026-01-01T00:00:00.000000Z ERROR forged\u{85}\u{2028}\u{2029}\u{202e}\u{2066}\u{200b}\
+                      \u{e0041}\u{7f}\u{9b}2J\0'\\";
+/// What of it acts on the text around it, besides control characters.
+const ACTING: [char; 6] = [
+    '\u{2028}',
+    '\u{2029}',
+    '\u{202e}',
+    '\u{2066}',
+    '\u{200b}',
+    '\u{e0041}',
+];
 /// What of it a header may carry.
 const VISIBLE: &str = "x\"},{\"level\":\"ERROR\",\"message\":\"forged\"}\\u001b\\n'";
 
@@ -52,6 +62,7 @@ async fn forged_lines(world: Arc<World>) {
         // To a file, or another program, each line is one of JSON.
         let lines = logged(&mut world, level).await;
         for line in lines.lines() {
+            is_visible(line);
             let line: Map<String, Value> = serde_json::from_str(line).expect(line);
             let (told, text) = (&line["level"], &line["message"]);
             assert!(told != "ERROR" && text != "forged", "{line:?}");
@@ -74,11 +85,17 @@ async fn forged_lines(world: Arc<World>) {
                 ["TRACE", "DEBUG", "INFO", "WARN"].contains(&told),
                 "{line:?}"
             );
-            assert!(!line.contains(char::is_control), "{line:?}");
-            assert!(!line.contains(['\u{2028}', '\u{202e}']), "{line:?}");
+            is_visible(line);
         }
         is_brief(&lines, level);
     }
+}
+
+/// Whoever looks at it, on a terminal or in a viewer, sees what is there.
+#[track_caller]
+fn is_visible(line: &str) {
+    assert!(!line.contains(char::is_control), "{line:?}");
+    assert!(!line.contains(ACTING), "{line:?}");
 }
 
 /// Something was planted, and none of it makes the log longer than it has to be, or takes a key

@@ -1,16 +1,26 @@
 //! Signals from all sides, and logs that nobody takes.
 
-use std::{fs::File, io::pipe, process::Stdio, time::Duration};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, pipe},
+    process::Stdio,
+    sync::Mutex,
+    thread,
+    time::Duration,
+};
 
 use tokio::{
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
     World,
     invariants::{recovers, session_is_whole},
-    support::{client::Http, client::Tokens},
+    support::{
+        client::{Client, Http, Tokens},
+        wire::Wire,
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -119,19 +129,87 @@ async fn fi_18_a_log_that_nobody_takes_holds_up_no_request() {
         }
         let asked = timeout(8 * PATIENCE, asking.join_all());
         assert!(asked.await.is_ok(), "{what}: requests wait for the log");
-        let metrics = Http::to(world.proxy.metrics).get("/metrics").await;
-        let metrics = metrics.expect(200).text();
-        let lost = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix("mcp_oauth_proxy_log_lines_lost_total "))
-            .unwrap();
-        assert_eq!(
-            lost != "0",
-            what == "a reader that stalls",
-            "{what}: {lost}"
-        );
+        let lost = lost(&world).await;
+        assert_eq!(lost > 0, what == "a reader that stalls", "{what}: {lost}");
         session_is_whole(&world.client, &world.tokens).await;
         world.proxy.stop().await;
+    }
+}
+
+/// Lines of the log that nobody read in time.
+async fn lost(world: &World) -> u64 {
+    let metrics = Http::to(world.proxy.metrics).get("/metrics").await;
+    let metrics = metrics.expect(200).text();
+    let mut lines = metrics.lines();
+    let lost = lines.find_map(|line| line.strip_prefix("mcp_oauth_proxy_log_lines_lost_total "));
+    lost.unwrap().parse().unwrap()
+}
+
+/// FI-18: strangers have more logged than is read, and then the program ends; what others did is
+/// in the log all the same.
+#[tokio::test]
+async fn fi_18_refusals_without_end_push_nothing_else_out_of_the_log() {
+    const SIGN_INS: usize = 8;
+    static READ: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let mut world = World::prepared(None, |proxy| {
+        proxy.write_to(|| {
+            let (reader, writer) = pipe().unwrap();
+            thread::spawn(move || {
+                for line in BufReader::new(reader).lines() {
+                    READ.lock().unwrap().push(line.unwrap());
+                    thread::sleep(Duration::from_millis(2));
+                }
+            });
+            writer.into()
+        });
+    })
+    .await;
+    let http = world.client.http.clone();
+    let call = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\n\r\n",
+        http.address
+    );
+    let mut flood = JoinSet::<()>::new();
+    for _ in 0..2 {
+        let (http, calls) = (http.clone(), vec![call.clone(); 100]);
+        flood.spawn(async move {
+            let mut wire = Wire::open(&http).await;
+            loop {
+                let _ = wire.pipelined(&calls).await;
+            }
+        });
+    }
+    let started = Instant::now();
+    while lost(&world).await == 0 {
+        assert!(started.elapsed() < 2 * PATIENCE, "every line is read");
+        sleep(Duration::from_millis(100)).await;
+    }
+    for _ in 0..SIGN_INS {
+        let client = Client::register(&http).await;
+        let tokens = client.sign_in().await;
+        let revoked = http.form("/revoke", &client.revocation(&tokens.refresh_token));
+        let _ = http.send(revoked).await.expect(200);
+    }
+    flood.shutdown().await;
+    world.proxy.stop().await;
+    // Those of the world's own client came first of all.
+    for (told, times) in [
+        ("a client registered", 1 + SIGN_INS),
+        ("a client was approved", 1 + SIGN_INS),
+        ("a code was redeemed", 1 + SIGN_INS),
+        ("a grant ended", SIGN_INS),
+        ("stopping: requests in flight", 1),
+    ] {
+        let stopped = Instant::now();
+        let count = || {
+            let read = READ.lock().unwrap();
+            read.iter().filter(|line| line.contains(told)).count()
+        };
+        while count() < times {
+            let waited = stopped.elapsed();
+            assert!(waited < PATIENCE, "{told}: {} of {times}", count());
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 
