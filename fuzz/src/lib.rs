@@ -51,8 +51,10 @@ pub fn patient_server(upstreams: &[(&str, &str)]) -> TestServer {
         registrations: None,
         wrong_tokens_per_address: None,
         calls_per_grant: None,
+        documents_per_address: None,
         documents_per_host: None,
         documents: None,
+        failures_per_document: None,
         ..policy.limits
     };
     TestServer::with(policy)

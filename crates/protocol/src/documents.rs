@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     future::Future,
+    net::IpAddr,
     num::NonZeroUsize,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -27,12 +28,16 @@ use crate::{
         jwks::KeySet,
         known_clients,
     },
+    policy::ClientPolicy,
     ports::FetchError,
-    rates::{Bucket, Buckets},
+    rates::{self, Bucket, Buckets},
 };
 
 /// Documents remembered; the one that was not asked for longest makes room.
 const MOST_COPIES: NonZeroUsize = NonZeroUsize::new(1000).expect("a constant above zero");
+/// What is said of a document that did not come, whatever the reason.
+const NOT_FETCHED: &str =
+    "a document that the client publishes could not be fetched, try again in a minute";
 /// How often a document is renewed that is found wanting.
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -49,6 +54,9 @@ pub(crate) trait Document: Sized + Send + Sync + 'static {
     /// The copy in this program, if there is one.
     fn pinned_copy(url: &DocumentUrl) -> Option<Self>;
 
+    /// Whether the operator's configuration names it, and not only a stranger.
+    fn is_set_up(clients: &ClientPolicy, url: &DocumentUrl) -> bool;
+
     /// Where those of this kind are kept.
     fn shelf(documents: &mut Shelves) -> &mut Shelf<Self>;
 }
@@ -62,6 +70,10 @@ impl Document for ClientMetadata {
 
     fn pinned_copy(url: &DocumentUrl) -> Option<Self> {
         known_clients::pinned_copy(url)
+    }
+
+    fn is_set_up(_: &ClientPolicy, _: &DocumentUrl) -> bool {
+        false
     }
 
     fn shelf(documents: &mut Shelves) -> &mut Shelf<Self> {
@@ -81,6 +93,10 @@ impl Document for KeySet {
         None
     }
 
+    fn is_set_up(clients: &ClientPolicy, url: &DocumentUrl) -> bool {
+        clients.sets_up_keys_at(url)
+    }
+
     fn shelf(documents: &mut Shelves) -> &mut Shelf<Self> {
         &mut documents.key_sets
     }
@@ -90,6 +106,8 @@ impl Document for KeySet {
 #[derive(Default)]
 pub(crate) struct Documents {
     shelves: Mutex<Shelves>,
+    /// Fetches by the network that made us ask.
+    asked_by: Buckets<IpAddr>,
     /// Fetches by host.
     asked_of: Buckets<String>,
     asked: Bucket,
@@ -106,6 +124,10 @@ pub(crate) struct Shelf<D: Document> {
     copies: LruCache<DocumentUrl, Copy<D>>,
     /// Held weakly, so that a fetch ends when nobody waits for it any more.
     in_flight: HashMap<DocumentUrl, WeakShared<Fetching<D>>>,
+    /// How often each document failed by its publisher's word.
+    refused: Buckets<DocumentUrl>,
+    /// How often each did not get through.
+    missed: Buckets<DocumentUrl>,
 }
 
 /// A document as it came last. Errors and documents that cannot be used are never kept.
@@ -115,6 +137,8 @@ struct Copy<D> {
     /// When it was last found wanting, and asked for anew.
     renewed_at: Duration,
     fresh_until: Duration,
+    /// Whether the operator's configuration names it; then it makes room for no stranger's.
+    is_set_up: bool,
 }
 
 /// Why there is no document. Of one that did not come only that is told: what is or is not at an
@@ -127,29 +151,21 @@ pub(crate) enum NotLoaded {
     Unavailable(&'static str),
 }
 
-/// The document at `url`.
-pub(crate) async fn load<D: Document>(app: &App, url: &DocumentUrl) -> Outcome<D> {
+/// The document at `url`, for somebody at `address`.
+pub(crate) async fn load<D: Document>(app: &App, url: &DocumentUrl, address: IpAddr) -> Outcome<D> {
     let fetching = {
         let now = app.ports.clock.elapsed();
         let mut shelves = app.documents.shelves();
-        if let Some(document) = D::shelf(&mut shelves).fresh(url, now) {
+        let shelf = D::shelf(&mut shelves);
+        if let Some(document) = shelf.fresh(url, now) {
             return Ok(document);
         }
-        let in_flight = D::shelf(&mut shelves).in_flight(url);
-        let may_ask = in_flight.is_some() || may_ask(app, url.host(), now);
-        let shelf = D::shelf(&mut shelves);
-        match in_flight {
+        match shelf.in_flight(url) {
             Some(fetching) => fetching,
-            None if may_ask => shelf.start(app, url),
-            None => {
-                return match shelf.instead(url, now) {
-                    Some((document, _)) => Ok(document),
-                    None => Err(NotLoaded::Unavailable(
-                        "too many documents of clients were asked for just now, try again in a \
-                         minute",
-                    )),
-                };
-            }
+            None => match may_ask(app, shelf, url, address, now) {
+                Ok(()) => shelf.start(app, url),
+                Err(not_now) => return shelf.without_asking(url, &not_now, now),
+            },
         }
     };
     fetching.await
@@ -157,7 +173,11 @@ pub(crate) async fn load<D: Document>(app: &App, url: &DocumentUrl) -> Outcome<D
 
 /// The document at `url` as it is now, because the copy that we have lacks something: once in a
 /// minute, whoever asks how often.
-pub(crate) async fn renew<D: Document>(app: &App, url: &DocumentUrl) -> Outcome<D> {
+pub(crate) async fn renew<D: Document>(
+    app: &App,
+    url: &DocumentUrl,
+    address: IpAddr,
+) -> Outcome<D> {
     {
         let now = app.ports.clock.elapsed();
         let mut shelves = app.documents.shelves();
@@ -168,7 +188,7 @@ pub(crate) async fn renew<D: Document>(app: &App, url: &DocumentUrl) -> Outcome<
             copy.fresh_until = now;
         }
     }
-    load(app, url).await
+    load(app, url, address).await
 }
 
 async fn fetch<D: Document>(app: App, url: DocumentUrl) -> Outcome<D> {
@@ -184,6 +204,7 @@ async fn fetch<D: Document>(app: App, url: DocumentUrl) -> Outcome<D> {
                 fetched_at: now,
                 renewed_at: now,
                 fresh_until: now + client_document::freshness(&fetched.headers),
+                is_set_up: D::is_set_up(&app.policy.clients, &url),
             })
             .map_err(Unusable::Invalid),
         Err(error) => Err(Unusable::NotFetched(error)),
@@ -204,10 +225,13 @@ async fn fetch<D: Document>(app: App, url: DocumentUrl) -> Outcome<D> {
         }
         Err(unusable) => unusable,
     };
+    let limit = app.policy.limits.failures_per_document;
     let instead = if unusable.is_the_publishers_word() {
+        let _ = shelf.refused.take(url.clone(), limit, now);
         shelf.copies.pop(&url);
         None
     } else {
+        let _ = shelf.missed.take(url.clone(), limit, now);
         shelf.instead(&url, now)
     };
     drop(shelves);
@@ -219,9 +243,7 @@ async fn fetch<D: Document>(app: App, url: DocumentUrl) -> Outcome<D> {
     match (instead, unusable) {
         (Some((document, _)), _) => Ok(document),
         (None, Unusable::Invalid(error)) => Err(NotLoaded::Invalid(error)),
-        (None, Unusable::NotFetched(_)) => Err(NotLoaded::Unavailable(
-            "a document that the client publishes could not be fetched, try again in a minute",
-        )),
+        (None, Unusable::NotFetched(_)) => Err(NotLoaded::Unavailable(NOT_FETCHED)),
     }
 }
 
@@ -269,6 +291,8 @@ impl<D: Document> Default for Shelf<D> {
             // Unbounded so that nothing is allocated before it is needed; `keep` keeps the bound.
             copies: LruCache::unbounded(),
             in_flight: HashMap::new(),
+            refused: Buckets::default(),
+            missed: Buckets::default(),
         }
     }
 }
@@ -282,7 +306,11 @@ impl<D: Document> Shelf<D> {
     fn keep(&mut self, url: DocumentUrl, copy: Copy<D>) {
         self.copies.put(url, copy);
         if self.copies.len() > MOST_COPIES.get() {
-            self.copies.pop_lru();
+            let mut oldest_first = self.copies.iter().rev();
+            let goes = oldest_first.find(|(_, copy)| !copy.is_set_up);
+            if let Some(url) = goes.map(|(url, _)| url.clone()) {
+                self.copies.pop(&url);
+            }
         }
     }
 
@@ -297,6 +325,22 @@ impl<D: Document> Shelf<D> {
             let pinned = D::pinned_copy(url)?;
             Some((Arc::new(pinned), Instead::PinnedCopy))
         })
+    }
+
+    /// What there is when nobody may be asked.
+    fn without_asking(&self, url: &DocumentUrl, not_now: &NotNow, now: Duration) -> Outcome<D> {
+        let (instead, description) = match not_now {
+            NotNow::Refused => (None, NOT_FETCHED),
+            NotNow::Missed => (self.instead(url, now), NOT_FETCHED),
+            NotNow::TooMany => (
+                self.instead(url, now),
+                "too many documents of clients were asked for just now, try again in a minute",
+            ),
+        };
+        match instead {
+            Some((document, _)) => Ok(document),
+            None => Err(NotLoaded::Unavailable(description)),
+        }
     }
 
     fn in_flight(&self, url: &DocumentUrl) -> Option<Shared<Fetching<D>>> {
@@ -315,29 +359,66 @@ impl<D: Document> Shelf<D> {
     }
 }
 
-/// Whether `host` may be asked once more, which then counts as done.
-fn may_ask(app: &App, host: &str, now: Duration) -> bool {
+/// Why a document is not asked for.
+enum NotNow {
+    /// It failed too often by its publisher's word, which stands.
+    Refused,
+    /// It did not get through too often.
+    Missed,
+    /// Too many were asked for.
+    TooMany,
+}
+
+/// Whether the document at `url` may be asked for once more, which then counts as done. What fails
+/// again and again uses up nobody's allowance, and one network alone not that of a host. What the
+/// operator set up is not counted with what strangers name: each of those few is asked for once in
+/// a minute while it comes, and as often as it may fail while it does not.
+fn may_ask<D: Document>(
+    app: &App,
+    shelf: &Shelf<D>,
+    url: &DocumentUrl,
+    address: IpAddr,
+    now: Duration,
+) -> Result<(), NotNow> {
     let limits = &app.policy.limits;
-    let refused = |limit| {
-        move |_| {
-            app.journal.record(&Event::Limited {
-                limit,
-                address: None,
-            });
+    let limited = |limit, address| app.journal.record(&Event::Limited { limit, address });
+    for (failed, not_now) in [
+        (&shelf.refused, NotNow::Refused),
+        (&shelf.missed, NotNow::Missed),
+    ] {
+        if !failed
+            .wait(url, limits.failures_per_document, now)
+            .is_zero()
+        {
+            limited(Limit::FailuresPerDocument, None);
+            return Err(not_now);
         }
-    };
+    }
+    if D::is_set_up(&app.policy.clients, url) {
+        return Ok(());
+    }
     let documents = &app.documents;
-    documents
+    let network = rates::network(address);
+    let by_address = documents
+        .asked_by
+        .take(network, limits.documents_per_address, now);
+    if by_address.is_err() {
+        limited(Limit::DocumentFetchesPerAddress, Some(address));
+        return Err(NotNow::TooMany);
+    }
+    let host = url.host().to_owned();
+    let of_host = documents
         .asked_of
-        .take(host.to_owned(), limits.documents_per_host, now)
-        .map_err(refused(Limit::DocumentFetchesPerHost))
-        .and_then(|()| {
-            documents
-                .asked
-                .take(limits.documents, now)
-                .map_err(refused(Limit::DocumentFetches))
-        })
-        .is_ok()
+        .take(host, limits.documents_per_host, now);
+    if of_host.is_err() {
+        limited(Limit::DocumentFetchesPerHost, None);
+        return Err(NotNow::TooMany);
+    }
+    let in_all = documents.asked.take(limits.documents, now);
+    in_all.map_err(|_| {
+        limited(Limit::DocumentFetches, None);
+        NotNow::TooMany
+    })
 }
 
 #[cfg(test)]
@@ -349,25 +430,40 @@ mod tests {
         DocumentUrl::parse(&format!("https://client.example/{n}")).unwrap()
     }
 
+    fn copy(is_set_up: bool) -> Copy<ClientMetadata> {
+        Copy {
+            document: Arc::new(ClientMetadata {
+                client_name: String::new(),
+                redirect_uris: Vec::new(),
+                token_endpoint_auth_method: AuthMethod::None,
+                keys: None,
+            }),
+            fetched_at: Duration::ZERO,
+            renewed_at: Duration::ZERO,
+            fresh_until: Duration::from_mins(1),
+            is_set_up,
+        }
+    }
+
     #[test]
     fn memory_is_bounded_and_forgets_what_was_not_asked_for_longest() {
         let mut shelf = Shelf::default();
         for n in 0..=MOST_COPIES.get() {
-            let copy = Copy {
-                document: Arc::new(ClientMetadata {
-                    client_name: String::new(),
-                    redirect_uris: Vec::new(),
-                    token_endpoint_auth_method: AuthMethod::None,
-                    keys: None,
-                }),
-                fetched_at: Duration::ZERO,
-                renewed_at: Duration::ZERO,
-                fresh_until: Duration::from_mins(1),
-            };
-            shelf.keep(url(n), copy);
+            shelf.keep(url(n), copy(false));
             assert!(shelf.fresh(&url(0), Duration::ZERO).is_some());
         }
         assert_eq!(shelf.copies.len(), MOST_COPIES.get());
+        assert!(shelf.fresh(&url(1), Duration::ZERO).is_none());
+    }
+    #[test]
+    fn what_the_operator_set_up_makes_room_for_no_strangers() {
+        let mut shelf = Shelf::default();
+        shelf.keep(url(0), copy(true));
+        for n in 1..=2 * MOST_COPIES.get() {
+            shelf.keep(url(n), copy(false));
+        }
+        assert_eq!(shelf.copies.len(), MOST_COPIES.get());
+        assert!(shelf.fresh(&url(0), Duration::ZERO).is_some());
         assert!(shelf.fresh(&url(1), Duration::ZERO).is_none());
     }
 }

@@ -14,6 +14,7 @@ use crate::{
         client_auth::AuthMethod,
         client_document::{DocumentUrl, HostPattern},
         identifiers::{ClientId, Issuer, Resource},
+        jwks::KeySource,
     },
     rates::Rate,
 };
@@ -98,6 +99,13 @@ impl ClientPolicy {
         self.preregistered
             .iter()
             .find(|client| client.client_id == *id)
+    }
+
+    /// Whether `url` is where a client that the operator set up has its keys.
+    pub fn sets_up_keys_at(&self, url: &DocumentUrl) -> bool {
+        self.preregistered.iter().any(
+            |client| matches!(&client.metadata.keys, Some(KeySource::At(named)) if named == url),
+        )
     }
 
     /// Whether the document at `url` may be looked at.
@@ -185,10 +193,15 @@ pub struct Limits {
     pub calls_per_grant: Option<Rate>,
     /// Event streams that one grant may have open beside the answers to its calls.
     pub streams_per_grant: usize,
+    /// Metadata documents of clients that are asked for because of one address; of an IPv6 network
+    /// of 64 bits.
+    pub documents_per_address: Option<Rate>,
     /// Metadata documents of clients that one host is asked for.
     pub documents_per_host: Option<Rate>,
     /// Metadata documents of clients that are asked for in all.
     pub documents: Option<Rate>,
+    /// Failures of one document, beyond which it is not asked for.
+    pub failures_per_document: Option<Rate>,
 }
 
 impl Default for Limits {
@@ -218,12 +231,22 @@ impl Default for Limits {
                 per: Duration::from_secs(1),
             }),
             streams_per_grant: 16,
+            // Half of what a host may be asked for, so that nobody uses that up from one address.
+            documents_per_address: Some(Rate {
+                most: 5,
+                per: Duration::from_mins(1),
+            }),
             documents_per_host: Some(Rate {
                 most: 10,
                 per: Duration::from_mins(1),
             }),
             documents: Some(Rate {
                 most: 60,
+                per: Duration::from_mins(1),
+            }),
+            // Two, so that what is published a moment later is found at once.
+            failures_per_document: Some(Rate {
+                most: 2,
                 per: Duration::from_mins(1),
             }),
         }

@@ -14,18 +14,20 @@ use protocol::{
         client::{ClientMetadata, PreregisteredClient},
         client_assertion::JWT_BEARER,
         client_auth::AuthMethod,
+        client_document::DocumentUrl,
         identifiers::ClientId,
         jwks::{KeySet, KeySource},
         redirect_uri::RedirectUri,
     },
     policy::Policy,
     ports::{FetchError, Timestamp},
+    rates::Rate,
 };
 use serde_json::{Value, json};
 use support::{
     Answer, ISSUER, TestServer,
     assertion::{Signer, encoded},
-    client::{McpClient, REDIRECT_URI, Tokens, VERIFIER},
+    client::{McpClient, REDIRECT_URI, Tokens, VERIFIER, query},
     policy,
 };
 
@@ -42,6 +44,11 @@ const MINUTE: Duration = Duration::from_mins(1);
 
 /// A policy with [`BATCH`], whose public keys are these.
 fn with_keys(keys: &Value) -> Policy {
+    let keys = KeySet::parse(keys.to_string().as_bytes()).unwrap();
+    with_key_source(KeySource::Inline(keys))
+}
+
+fn with_key_source(keys: KeySource) -> Policy {
     let mut policy = policy(&[("one", "/mcp")]);
     policy
         .clients
@@ -52,9 +59,7 @@ fn with_keys(keys: &Value) -> Policy {
                 client_name: "Batch".to_owned(),
                 redirect_uris: vec![RedirectUri::parse(REDIRECT_URI).unwrap()],
                 token_endpoint_auth_method: AuthMethod::PrivateKeyJwt,
-                keys: Some(KeySource::Inline(
-                    KeySet::parse(keys.to_string().as_bytes()).unwrap(),
-                )),
+                keys: Some(keys),
             },
             secret_digest: None,
         }));
@@ -666,6 +671,71 @@ async fn ci_11_keys_that_cannot_be_fetched_are_a_fault_that_passes_and_consume_n
         let answer = client.refresh(&tokens).await;
         let _ = answer.refused(503, "temporarily_unavailable");
     }
+}
+
+/// CI-11, CIM-11: strangers use up what is asked for in all, at the same host and elsewhere, and
+/// have the same URL fail as a document that it is not.
+#[tokio::test]
+async fn the_keys_of_a_client_that_the_operator_set_up_share_nothing_with_strangers() {
+    let named = KeySource::At(DocumentUrl::parse(JWKS_URI).unwrap());
+    let mut policy = with_key_source(named);
+    let few = |most| Some(Rate { most, per: MINUTE });
+    policy.limits.documents_per_host = few(2);
+    policy.limits.documents = few(2);
+    let server = TestServer::with(policy);
+    server.fetch.publish(JWKS_URI, &Signer::p256().jwks());
+    let client = McpClient::by_document(&server, BATCH, REDIRECT_URI).signing_with(Signer::p256());
+    let floods = async || {
+        for n in 0..1000 {
+            let host = if n % 2 == 0 {
+                "keys"
+            } else {
+                &*format!("h{n}")
+            };
+            for id in [JWKS_URI, &format!("https://{host}.example/{n}")] {
+                let stranger = McpClient::by_document(&server, id, REDIRECT_URI);
+                let _ = stranger
+                    .opens(&query(&stranger.authorization()))
+                    .await
+                    .1
+                    .expect(400);
+            }
+        }
+    };
+    let asked = || server.fetch.asked().len();
+    floods().await;
+    for limit in [
+        "DocumentFetchesPerAddress",
+        "DocumentFetchesPerHost",
+        "DocumentFetches,",
+    ] {
+        let told = format!("Limited {{ limit: {limit}");
+        assert!(server.journal.count(&told) > 0, "{limit}");
+    }
+    let before = asked();
+    let tokens = client.sign_in().await;
+    assert_eq!(asked(), before + 1);
+    server.clock.advance(MINUTE);
+    floods().await;
+    let before = asked();
+    let tokens = Tokens::of(&client.refresh(&tokens).await.expect(200));
+    assert_eq!(asked(), before + 1);
+
+    // The client of a stranger, on the same ground, gets none.
+    server.clock.advance(MINUTE);
+    floods().await;
+    let id = "https://keys.example/of/a/stranger";
+    let stranger = McpClient::by_document(&server, id, REDIRECT_URI).signing_with(Signer::p256());
+    let answer = stranger.refresh(&tokens).await;
+    let _ = answer.refused(503, "temporarily_unavailable");
+    // When its own host is silent, the copy stands in, and it is not asked without end.
+    server.fetch.answer(JWKS_URI, || Err(FetchError::TimedOut));
+    let before = asked();
+    let mut tokens = tokens;
+    for _ in 0..10 {
+        tokens = Tokens::of(&client.refresh(&tokens).await.expect(200));
+    }
+    assert_eq!(asked(), before + 2);
 }
 
 /// CI-11

@@ -1,18 +1,21 @@
 //! Clients that are known by a document which they publish: what is fetched, when, and what it
 //! may and may not do (checklist CI and CIM).
 
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails its test")]
+
 mod support;
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
+use axum::body::Body;
 use futures_util::{FutureExt, future::join_all};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use protocol::{oauth::client_document::HostPattern, ports::FetchError};
 use serde_json::{Value, json};
 use support::{
     Answer, PASSPHRASE, TestServer, UPSTREAM_KEY,
     client::{McpClient, REDIRECT_URI, Tokens, query},
-    policy,
+    policy, request,
 };
 
 const CLAUDE: &str = "https://claude.ai/oauth/mcp-oauth-client-metadata";
@@ -557,21 +560,34 @@ async fn ci_09_a_pinned_copy_does_not_overrule_the_publisher() {
     refused_here(asks(&client).await, "not its own address");
 }
 
+/// Asks as the client of the document `id`, from the address of that number.
+async fn asks_from(server: &TestServer, number: u32, id: &str) -> Answer {
+    let client = McpClient::by_document(server, id, OTHER_REDIRECT);
+    let path = format!("/authorize?{}", query(&client.authorization()));
+    let request = request(Method::GET, &path).body(Body::empty()).unwrap();
+    server.send_from(stranger(number), request).await
+}
+
+fn stranger(number: u32) -> IpAddr {
+    IpAddr::from((0xc633_0000 + number).to_be_bytes())
+}
+
+const TOO_MANY: &str = "too many documents of clients were asked for";
+
 /// CI-14, CIM-11
 // N-CI-26
 #[tokio::test]
 async fn ci_14_a_flood_of_names_becomes_a_trickle_of_fetches() {
     let server = TestServer::new();
-    let floods = |host: &'static str| {
+    let floods = |host: &'static str, first: u32| {
         let server = server.clone();
         async move {
-            for n in 0..1000 {
-                let id = format!("https://{host}/{n}");
-                let _ = asks(&McpClient::by_document(&server, &id, OTHER_REDIRECT)).await;
+            for n in first..first + 1000 {
+                let _ = asks_from(&server, n, &format!("https://{host}/{n}")).await;
             }
         }
     };
-    floods("victim.example").await;
+    floods("victim.example", 0).await;
     assert_eq!(server.fetch.asked().len(), 10);
     let id = "https://victim.example/again";
     let late = McpClient::by_document(&server, id, OTHER_REDIRECT);
@@ -580,15 +596,15 @@ async fn ci_14_a_flood_of_names_becomes_a_trickle_of_fetches() {
     server.fetch.publish(OTHER, &other());
     let client = McpClient::by_document(&server, OTHER, OTHER_REDIRECT);
     let _ = asks(&client).await.expect(200);
-    for host in [
-        "a.example",
-        "b.example",
-        "c.example",
-        "d.example",
-        "e.example",
-        "f.example",
+    for (host, first) in [
+        ("a.example", 1000),
+        ("b.example", 2000),
+        ("c.example", 3000),
+        ("d.example", 4000),
+        ("e.example", 5000),
+        ("f.example", 6000),
     ] {
-        floods(host).await;
+        floods(host, first).await;
     }
     assert_eq!(server.fetch.asked().len(), 60);
     let claude = McpClient::by_document(&server, CLAUDE, REDIRECT_URI);
@@ -598,6 +614,98 @@ async fn ci_14_a_flood_of_names_becomes_a_trickle_of_fetches() {
     server.clock.advance(Duration::from_mins(1));
     let _ = asks(&late).await.expect(400);
     assert_eq!(server.fetch.asked().len(), 61);
+}
+
+/// CI-14, CIM-11: one address has its own documents not looked at, and takes nobody else's.
+#[tokio::test]
+async fn ci_14_a_flood_from_one_address_shuts_nobody_else_out() {
+    let (server, client) = server_and_other();
+    for n in 0..1000 {
+        for id in [
+            format!("https://client.example/{n}"),
+            format!("https://h{n}.example/x"),
+        ] {
+            let answer = asks_from(&server, 1, &id).await;
+            if n > 2 {
+                refused_here(answer, TOO_MANY);
+            }
+        }
+    }
+    assert_eq!(server.fetch.asked().len(), 5);
+    let told = "Limited { limit: DocumentFetchesPerAddress";
+    assert_eq!(server.journal.count(told), 1995);
+    assert_eq!(server.journal.count("Limited"), 1995);
+
+    // From elsewhere the same host is asked at once, and what came then is for all.
+    let _ = asks(&client).await.expect(200);
+    let _ = asks_from(&server, 1, OTHER).await.expect(200);
+    // One more in twelve seconds.
+    for _ in 0..2 {
+        server.clock.advance(Duration::from_secs(12));
+        let before = server.fetch.asked().len();
+        for n in 0..10 {
+            let id = format!("https://client.example/again/{n}");
+            let _ = asks_from(&server, 1, &id).await;
+        }
+        assert_eq!(server.fetch.asked().len(), before + 1);
+    }
+}
+
+/// CI-08, CIM-08: a failure is not remembered, but after the second nobody is asked for a while,
+/// and no allowance is used.
+#[tokio::test]
+async fn ci_08_what_failed_twice_is_let_be_for_half_a_minute() {
+    for (name, failure) in failures().into_iter().chain(refusals()) {
+        let (server, client) = server_and_other();
+        server.fetch.answer(OTHER, move || Err(failure()));
+        for n in 0..1000 {
+            refused_here(asks_from(&server, n, OTHER).await, NOT_FETCHED);
+        }
+        assert_eq!(server.fetch.asked().len(), 2, "{name}");
+        let told = "Limited { limit: FailuresPerDocument";
+        assert_eq!(server.journal.count(told), 998);
+        // Another document of that host comes, and so does this one when it is due.
+        let second = "https://client.example/second.json";
+        let published = with(other(), "client_id", second.into());
+        server.fetch.publish(second, &published);
+        server.fetch.publish(OTHER, &other());
+        let _ = asks_from(&server, 0, second).await.expect(200);
+        refused_here(asks(&client).await, NOT_FETCHED);
+        server.clock.advance(Duration::from_secs(30));
+        let _ = asks(&client).await.expect(200);
+        assert_eq!(server.fetch.asked().len(), 4, "{name}");
+    }
+}
+
+/// CI-09: which copy stands in does not change while nobody is asked.
+#[tokio::test]
+async fn ci_09_while_what_failed_is_let_be_the_same_copy_stands_in() {
+    for (name, failure) in failures() {
+        let (server, client) = server_and_other();
+        let _ = asks(&client).await.expect(200);
+        server.fetch.answer(OTHER, move || Err(failure()));
+        server.fetch.answer(CLAUDE, move || Err(failure()));
+        server.clock.advance(Duration::from_mins(2));
+        let claude = McpClient::by_document(&server, CLAUDE, REDIRECT_URI);
+        for _ in 0..10 {
+            assert_eq!(asks(&client).await.status, 200, "{name}");
+            assert_eq!(asks(&claude).await.status, 200, "{name}");
+        }
+        assert_eq!(server.fetch.asked().len(), 5, "{name}");
+    }
+    for (name, refusal) in refusals() {
+        let (server, client) = server_and_other();
+        let _ = asks(&client).await.expect(200);
+        server.fetch.answer(OTHER, move || Err(refusal()));
+        server.fetch.answer(CLAUDE, move || Err(refusal()));
+        server.clock.advance(Duration::from_mins(2));
+        let claude = McpClient::by_document(&server, CLAUDE, REDIRECT_URI);
+        for _ in 0..10 {
+            refused_here(asks(&client).await, NOT_FETCHED);
+            refused_here(asks(&claude).await, NOT_FETCHED);
+        }
+        assert_eq!(server.fetch.asked().len(), 5, "{name}");
+    }
 }
 
 /// CIM-10: what was approved holds, whatever becomes of the document.

@@ -2,9 +2,10 @@
 //! (RFC 6749 §4.1.1). Nothing is stored until that person decides: the request travels through
 //! the page, sealed, and opens only with a cookie of the browser that it was shown in.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     extract::{Request, State},
     response::Response,
 };
@@ -12,7 +13,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    App,
+    App, Peer,
     cookie::{self, SameSite},
     extract::{self, Known, NoBody},
     pages::{Choice, ConsentPage},
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::{
     documents::{self, NotLoaded},
+    forward::client_address::client_address,
     journal::{Endpoint, Event},
     oauth::{
         authorization::{AuthorizationRequest, Params, Refusal, ReturnAddress},
@@ -66,9 +68,14 @@ enum NoPage {
 }
 
 /// `GET /authorize`, and `POST` with the same parameters in a form.
-pub(super) async fn show_consent(State(app): State<App>, request: Request) -> Response {
+pub(super) async fn show_consent(
+    State(app): State<App>,
+    Extension(Peer(peer)): Extension<Peer>,
+    request: Request,
+) -> Response {
+    let address = client_address(peer, request.headers(), &app.policy.trusted_proxies);
     let shown = match form(&app, request).await {
-        Ok(form) => consider(&app, Params::new(form)).await,
+        Ok(form) => consider(&app, Params::new(form), address).await,
         Err(no_page) => Err(no_page),
     };
     match shown {
@@ -97,7 +104,7 @@ async fn form(app: &App, request: Request) -> Result<Form, NoPage> {
     Form::parse(&content).map_err(NoPage::Here)
 }
 
-async fn consider(app: &App, params: Params) -> Result<Response, NoPage> {
+async fn consider(app: &App, params: Params, address: IpAddr) -> Result<Response, NoPage> {
     // Load.
     let client_id = params.client_id().map_err(NoPage::Here)?;
     if extract::document_url(app, &client_id).is_some() {
@@ -105,7 +112,9 @@ async fn consider(app: &App, params: Params) -> Result<Response, NoPage> {
         // another is told here, since its redirect URI stays unproved.
         params.could_pass().map_err(NoPage::Here)?;
     }
-    let client = metadata(app, &client_id).await.map_err(NoPage::Here)?;
+    let client = metadata(app, &client_id, address)
+        .await
+        .map_err(NoPage::Here)?;
 
     // Decide.
     let to = params
@@ -166,13 +175,18 @@ fn goes_by_itself(app: &App, client_id: &ClientId, to: &ReturnAddress) -> bool {
         || app.policy.clients.preregistered(client_id).is_some()
 }
 
-/// What the client of that name says of itself, in its registration or in its document.
-pub(super) async fn metadata(app: &App, id: &ClientId) -> Result<Arc<ClientMetadata>, OAuthError> {
+/// What the client of that name says of itself, in its registration or in its document, for
+/// somebody at `address`.
+pub(super) async fn metadata(
+    app: &App,
+    id: &ClientId,
+    address: IpAddr,
+) -> Result<Arc<ClientMetadata>, OAuthError> {
     match extract::known(app, id).await? {
         Some(Known::Preregistered(client)) => Ok(Arc::new(client.metadata.clone())),
         Some(Known::Registered(read)) => Ok(Arc::new(read.record.into())),
         Some(Known::ByDocument(url)) => {
-            documents::load(app, &url)
+            documents::load(app, &url, address)
                 .await
                 .map_err(|not_loaded| match not_loaded {
                     NotLoaded::Invalid(error) => error,

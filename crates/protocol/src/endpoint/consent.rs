@@ -92,7 +92,7 @@ async fn decision(
     if transaction.expires_at <= app.ports.clock.now() {
         return Ok(respond::notice(app, &Notice::Expired));
     }
-    let client = metadata(app, &transaction.client_id).await?;
+    let client = metadata(app, &transaction.client_id, address).await?;
     let to = transaction.return_address();
     if !client
         .redirect_uris

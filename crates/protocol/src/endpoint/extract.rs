@@ -260,7 +260,7 @@ pub(super) async fn authenticated_client(
         )));
     };
     let unspent = if let Some(assertion) = &presented.assertion {
-        let checked = check_assertion(app, &known, &presented.client_id, assertion).await;
+        let checked = check_assertion(app, &known, &presented.client_id, assertion, address).await;
         Some(checked.map_err(refused)?)
     } else {
         let secret_digest = match &known {
@@ -307,11 +307,12 @@ async fn check_assertion(
     known: &Known,
     client_id: &ClientId,
     assertion: &UnverifiedAssertion,
+    address: IpAddr,
 ) -> Result<Once, OAuthError> {
     let once = assertion.check(client_id, &app.policy.issuer, app.ports.clock.now())?;
     let metadata = match known {
         Known::Preregistered(client) => Some(Arc::new(client.metadata.clone())),
-        Known::ByDocument(url) => Some(documents::load(app, url).await?),
+        Known::ByDocument(url) => Some(documents::load(app, url, address).await?),
         Known::Registered(_) => None,
     };
     let keys = metadata
@@ -325,10 +326,10 @@ async fn check_assertion(
         }
         Some(KeySource::Inline(keys)) => assertion.signed(keys),
         Some(KeySource::At(url)) => {
-            match assertion.signed(&*documents::load::<KeySet>(app, url).await?) {
+            match assertion.signed(&*documents::load::<KeySet>(app, url, address).await?) {
                 // The client may have a new key.
                 Signed::WithAnotherKey => {
-                    assertion.signed(&*documents::renew::<KeySet>(app, url).await?)
+                    assertion.signed(&*documents::renew::<KeySet>(app, url, address).await?)
                 }
                 signed => signed,
             }

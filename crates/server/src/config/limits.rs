@@ -90,12 +90,22 @@ fn requests(written: &LimitsConfig, bounds: &mut Bounds<'_, '_>) -> Limits {
             default.streams_per_grant,
             1..=10_000,
         ),
+        documents_per_address: bounds.rate(
+            "documents_per_address",
+            written.documents_per_address.as_deref(),
+            default.documents_per_address,
+        ),
         documents_per_host: bounds.rate(
             "documents_per_host",
             written.documents_per_host.as_deref(),
             default.documents_per_host,
         ),
         documents: bounds.rate("documents", written.documents.as_deref(), default.documents),
+        failures_per_document: bounds.rate(
+            "failures_per_document",
+            written.failures_per_document.as_deref(),
+            default.failures_per_document,
+        ),
     }
 }
 
@@ -240,8 +250,16 @@ pub fn describe(plan: &LimitsPlan) -> Vec<(&'static str, String)> {
         ),
         ("calls_per_grant", show_rate(requests.calls_per_grant)),
         ("streams_per_grant", requests.streams_per_grant.to_string()),
+        (
+            "documents_per_address",
+            show_rate(requests.documents_per_address),
+        ),
         ("documents_per_host", show_rate(requests.documents_per_host)),
         ("documents", show_rate(requests.documents)),
+        (
+            "failures_per_document",
+            show_rate(requests.failures_per_document),
+        ),
         ("connections", connections.connections.to_string()),
         (
             "connections_per_address",

@@ -329,12 +329,21 @@ pub struct LimitsConfig {
     /// 1 to 10000.
     #[schemars(extend("default" = Limits::default().streams_per_grant))]
     pub streams_per_grant: Option<u32>,
+    /// Metadata documents and key sets of clients that are asked for because of one address, or of
+    /// one IPv6 network of 64 bits: a rate or `"off"`. Those of clients in this file count neither
+    /// here nor in the next two.
+    #[schemars(extend("default" = show_rate(Limits::default().documents_per_address)))]
+    pub documents_per_address: Option<String>,
     /// Metadata documents of clients that one host is asked for: a rate or `"off"`.
     #[schemars(extend("default" = show_rate(Limits::default().documents_per_host)))]
     pub documents_per_host: Option<String>,
     /// Metadata documents of clients that are asked for in all: a rate or `"off"`.
     #[schemars(extend("default" = show_rate(Limits::default().documents)))]
     pub documents: Option<String>,
+    /// How often one metadata document or key set may fail, beyond which nobody is asked for it
+    /// until it is due again: a rate or `"off"`.
+    #[schemars(extend("default" = show_rate(Limits::default().failures_per_document)))]
+    pub failures_per_document: Option<String>,
 }
 
 /// `[trusted_proxies]`

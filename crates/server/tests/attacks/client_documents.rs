@@ -103,7 +103,8 @@ impl World {
     /// A world of the case's own whose proxy asks for documents as often as it is made to, and the
     /// hosts of them.
     async fn with_documents(&self) -> Result<(Self, &'static Internet), Missing> {
-        const OFTEN: &str = "limits.documents = \"off\"\nlimits.documents_per_host = \"off\"";
+        const OFTEN: &str = "limits.documents = \"off\"\nlimits.documents_per_host = \"off\"\n\
+            limits.documents_per_address = \"off\"\nlimits.failures_per_document = \"off\"";
         let internet = Internet::here().await?;
         Ok((self.another(OFTEN).await, internet))
     }
@@ -124,7 +125,9 @@ impl World {
 
     /// A person's browser is told that `client` is none, and why.
     async fn refuses_client(&self, client: &Client) -> String {
-        let page = self.refusal_of(opening(client), &Page(400)).await;
+        let page = self
+            .refusal_from(&client.http, opening(client), &Page(400))
+            .await;
         reason(&page)
     }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     case::{Case, Missing, case},
     guessing::WRONG,
-    internet::Internet,
+    internet::{Does, Internet, with_head},
     refusal::Refusal::{OAuth, Page},
     support::{
         PASSPHRASE,
@@ -235,9 +235,12 @@ async fn registrations(world: Arc<World>) {
 }
 
 async fn documents(world: Arc<World>) -> Result<(), Missing> {
+    world.is_by_default("documents_per_address", "5/m");
     world.is_by_default("documents_per_host", "10/m");
     world.is_by_default("documents", "60/m");
+    world.is_by_default("failures_per_document", "2/m");
     let internet = Internet::here().await?;
+    documents_from_one_address(&world.another("").await, internet).await;
     let lines = "limits.documents_per_host = \"3/h\"\nlimits.documents = \"8/h\"";
     let world = world.another(lines).await;
     let named = |id: String| Client {
@@ -246,14 +249,7 @@ async fn documents(world: Arc<World>) -> Result<(), Missing> {
         secret: None,
         redirect_uri: "https://client.example/cb".to_owned(),
     };
-    let refused = async |client: Client| {
-        let path = format!("/authorize?{}", client.authorization().encoded());
-        let opening = client.http.request(Method::GET, &path);
-        let opening = opening.body(Body::empty()).unwrap();
-        let page = world.refusal_of(opening, &Page(400)).await;
-        let says = "try again in a minute";
-        assert!(page.text().contains(says), "{}", page.text());
-    };
+    let refused = async |client: Client| document_refused(&world, client).await;
     // One host is asked three times, by whatever name of its clients, from wherever.
     let site = internet.site();
     let known = ["/a", "/b", "/c"].map(|path| named(site.id_at(path)));
@@ -283,6 +279,51 @@ async fn documents(world: Arc<World>) -> Result<(), Missing> {
     let client = world.client().await;
     world.lets_in(&client, &client.authorization()).await;
     Ok(())
+}
+
+/// What one address has fetched, and what keeps failing, costs the others nothing.
+async fn documents_from_one_address(world: &World, internet: &'static Internet) {
+    let site = internet.site();
+    let greedy = world.elsewhere();
+    let named = |http: &Http, path: &str| Client {
+        http: http.clone(),
+        id: site.id_at(path),
+        secret: None,
+        redirect_uri: "https://client.example/cb".to_owned(),
+    };
+    let refused = async |client: Client| document_refused(world, client).await;
+    for number in 0..5 {
+        let client = named(&greedy, &format!("/{number}"));
+        let _ = client.opens_consent().await;
+    }
+    for number in 5..20 {
+        refused(named(&greedy, &format!("/{number}"))).await;
+    }
+    assert_eq!(site.requests().len(), 5);
+    assert_eq!(world.refused_by("DocumentFetchesPerAddress").await, 15);
+    let client = named(&world.elsewhere(), "/5");
+    world.lets_in(&client, &client.authorization()).await;
+
+    let asked = site.requests().len();
+    site.does(Does::Answers(with_head("500 Oh", &"")));
+    for _ in 0..10 {
+        refused(named(&world.elsewhere(), "/fails")).await;
+    }
+    assert_eq!(site.requests().len(), asked + 2);
+    assert_eq!(world.refused_by("FailuresPerDocument").await, 8);
+    site.does(Does::Publishes(Duration::ZERO));
+    let client = named(&world.elsewhere(), "/comes");
+    world.lets_in(&client, &client.authorization()).await;
+}
+
+/// A page says that the document is not asked for just now.
+async fn document_refused(world: &World, client: Client) {
+    let path = format!("/authorize?{}", client.authorization().encoded());
+    let opening = client.http.request(Method::GET, &path);
+    let opening = opening.body(Body::empty()).unwrap();
+    let page = world.refusal_from(&client.http, opening, &Page(400)).await;
+    let says = "try again in a minute";
+    assert!(page.text().contains(says), "{}", page.text());
 }
 
 async fn calls(world: Arc<World>) {
