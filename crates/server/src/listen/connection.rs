@@ -42,8 +42,10 @@ const HYPERS_HEADERS: usize = 100;
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long to wait for the rest of a preface that came in parts. Bytes that are already there
-/// would keep a wait for more from waiting.
+/// would keep a wait for more from waiting. Twice as long each time, so that a client that never
+/// sends the rest costs a few looks.
 const PREFACE_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PREFACE_PAUSE: Duration = Duration::from_millis(640);
 
 /// What every connection has, beside its socket and the handler.
 pub(super) struct Connection {
@@ -139,6 +141,7 @@ impl Connection {
 /// Whether the client begins as HTTP/2 does. Returns as soon as that is certain.
 async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut start = [0; PREFACE.len()];
+    let mut pause = PREFACE_PAUSE;
     loop {
         let seen = stream.peek(&mut start).await?;
         if seen == 0 || !PREFACE.starts_with(&start[..seen]) {
@@ -147,7 +150,8 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
         if seen == PREFACE.len() {
             return Ok(true);
         }
-        tokio::time::sleep(PREFACE_PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(LONGEST_PREFACE_PAUSE);
     }
 }
 
