@@ -129,7 +129,7 @@ async fn serve(
             Arc::clone(&meter),
             stop.clone(),
             move |request, _| {
-                let response = metrics.answer(&request);
+                let response = metrics.answer(&request, address);
                 async move { response }
             },
         ));

@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     fmt::Debug,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
@@ -15,6 +16,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use protocol::{
+    forward::origin,
     journal::{CallRefused, Era, Event, Reader},
     oauth::{grant::Revoked, refresh_token::Repeated},
     policy::Policy,
@@ -239,10 +241,13 @@ impl Metrics {
         count(&self.limited, &[("limit", &name(&limit))]);
     }
 
-    /// Answers a request on the metrics listener: `GET /metrics`.
-    pub fn answer(&self, request: &Request<Body>) -> Response<Body> {
+    /// Answers a request on the metrics listener at `address`: `GET /metrics`.
+    pub fn answer(&self, request: &Request<Body>, address: SocketAddr) -> Response<Body> {
         let mut response = Response::default();
-        if request.uri().path() != "/metrics" {
+        // A page elsewhere could point a name of its own at this computer (DNS rebinding).
+        if address.ip().is_loopback() && !origin::is_for_this_computer(request) {
+            *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+        } else if request.uri().path() != "/metrics" {
             *response.status_mut() = StatusCode::NOT_FOUND;
         } else if request.method() != Method::GET {
             *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;

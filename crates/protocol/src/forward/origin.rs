@@ -55,14 +55,24 @@ pub fn has_one_host<B>(request: &Request<B>) -> bool {
 /// A whole URL in the request line names its host too, and the peer in front of us may have gone
 /// by that one (RFC 9112 §3.2.2).
 pub fn foreign_host<'a, B>(request: &'a Request<B>, issuer: &Issuer) -> Option<&'a str> {
+    // Nearly every request names the public address or a loopback one: neither costs a parse.
+    names(request).find(|host| {
+        issuer.authority() != *host && !names_this_computer(host) && issuer.is_loopback()
+    })
+}
+
+/// Whether a request calls this program by a name that only this computer has for itself.
+pub fn is_for_this_computer<B>(request: &Request<B>) -> bool {
+    names(request).all(names_this_computer)
+}
+
+/// The names that a request calls this program by.
+fn names<B>(request: &Request<B>) -> impl Iterator<Item = &str> {
     let header = request.headers().get(header::HOST);
     // What is no text is no name of ours either.
     let header = header.map(|host| host.to_str().unwrap_or_default());
     let target = request.uri().authority().map(Authority::as_str);
-    // Nearly every request names the public address or a loopback one: neither costs a parse.
-    [header, target].into_iter().flatten().find(|host| {
-        issuer.authority() != *host && !names_this_computer(host) && issuer.is_loopback()
-    })
+    [header, target].into_iter().flatten()
 }
 
 /// Whether a `Host` value is `localhost` or a loopback address, with a port or without.
@@ -116,6 +126,7 @@ mod tests {
                 let foreign = foreign_host(&request, &local);
                 assert_eq!(foreign, (!is_local).then_some(host), "{request:?}");
                 assert_eq!(foreign_host(&request, &public), None);
+                assert_eq!(is_for_this_computer(&request), is_local);
             }
         }
         assert_eq!(foreign_host(&Request::new(()), &local), None);

@@ -362,6 +362,16 @@ async fn the_metrics_listener_counts_what_happens_and_the_public_one_has_no_metr
     assert!(page.contains("why=\"Bearer(NoToken)\"} 1"), "{page}");
     let _ = world.client.http.get("/metrics").await.expect(404);
     let _ = metrics.get("/mcp").await.expect(404);
+
+    // Not for a page elsewhere that points a name of its own at this computer.
+    for (host, status) in [("rebound.example", 421), ("localhost:1", 200)] {
+        let mut request = metrics.request(Method::GET, "/metrics");
+        let host = HeaderValue::from_static(host);
+        request.headers_mut().unwrap().insert(header::HOST, host);
+        let answer = metrics.send(request.body(Body::empty()).unwrap()).await;
+        let shown = answer.expect(status).text();
+        assert_eq!(shown.contains("calls_total"), status == 200, "{shown}");
+    }
 }
 
 /// S5-22
