@@ -167,6 +167,7 @@ pub enum Limit {
     Registrations,
     RegistrationsPerAddress,
     StreamsPerGrant,
+    WaitingRequests,
     WrongSecrets,
     WrongTokens,
 }

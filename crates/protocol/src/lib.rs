@@ -10,6 +10,7 @@
 //! - [`token`], [`records`], [`grants`], `streams`: what tokens look like, what is stored, what is
 //!   remembered, what is open
 //! - [`endpoint`]: the HTTP surface; `endpoint::Front` is the front door
+//! - [`rates`], `room`: how often and how much, by whom
 //! - [`journal`]: everything that happens, as one enum
 //! - [`policy`]: what the operator's configuration means
 //! - [`ports`], [`memory`]: the outside world as traits, and a store in memory
@@ -54,5 +55,6 @@ pub mod policy;
 pub mod ports;
 pub mod rates;
 pub mod records;
+mod room;
 mod streams;
 pub mod token;

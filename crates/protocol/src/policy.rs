@@ -179,6 +179,8 @@ pub struct Limits {
     pub oauth_body: usize,
     /// Bytes in the body of a registration.
     pub registration_body: usize,
+    /// Bytes in all requests whose body is to be read before it is known who sends it.
+    pub waiting_requests: usize,
     /// Registrations from one address; from an IPv6 network of 64 bits.
     pub registrations_per_address: Option<Rate>,
     /// Registrations in all.
@@ -210,6 +212,7 @@ impl Default for Limits {
             mcp_body: 4 * 1024 * 1024,
             oauth_body: 64 * 1024,
             registration_body: 16 * 1024,
+            waiting_requests: 16 * 1024 * 1024,
             // A team behind one address on its first day, or a client that registers anew for
             // each connection.
             registrations_per_address: Some(Rate {

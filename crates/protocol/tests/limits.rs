@@ -6,11 +6,15 @@
 mod support;
 
 use std::{
+    convert::Infallible,
     net::{IpAddr, Ipv6Addr},
+    pin::Pin,
     time::Duration,
 };
 
 use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, stream};
 use http::{HeaderValue, Method, Request, Response, header};
 use serde_json::json;
 use support::{
@@ -382,8 +386,8 @@ async fn open(client: &McpClient, tokens: &Tokens, ask: &Ask, is_stream: bool) -
     server.upstream.answers(
         Response::builder()
             .header(header::CONTENT_TYPE, content_type)
-            .body(Body::from_stream(futures_util::stream::pending::<
-                Result<bytes::Bytes, std::io::Error>,
+            .body(Body::from_stream(stream::pending::<
+                Result<Bytes, std::io::Error>,
             >()))
             .unwrap(),
     );
@@ -548,4 +552,103 @@ async fn a_metadata_address_with_nothing_behind_it_is_told() {
         let told = server.journal.all().pop().unwrap();
         assert_eq!(told, format!("NotFound {{ path: {path:?} }}"));
     }
+}
+
+/// A request that was sent all but its last byte.
+struct Unfinished {
+    answer: Pin<Box<dyn Future<Output = Response<Body>>>>,
+}
+
+impl Unfinished {
+    /// `None`: it was not waited for, but refused as it should be.
+    fn send(server: &TestServer, address: IpAddr, path: &str, sent: usize) -> Option<Self> {
+        let content_type = match path {
+            "/register" => "application/json",
+            _ => "application/x-www-form-urlencoded",
+        };
+        let sent = stream::iter([Ok::<_, Infallible>(Bytes::from(vec![b'x'; sent]))]);
+        let request = request(Method::POST, path)
+            .header(header::CONTENT_TYPE, content_type)
+            .header("x-forwarded-for", address.to_string())
+            .body(Body::from_stream(sent.chain(stream::pending())))
+            .unwrap();
+        let front = server.front.clone();
+        let answer = async move { front.answer(request, HOME).await }.boxed_local();
+        let mut request = Self { answer };
+        (!request.is_refused()).then_some(request)
+    }
+
+    /// Whether it is not waited for any more, or not at all.
+    fn is_refused(&mut self) -> bool {
+        let Some(refused) = (&mut self.answer).now_or_never() else {
+            return false;
+        };
+        assert_eq!(refused.status(), 503);
+        assert_eq!(refused.headers()[header::RETRY_AFTER], "5");
+        true
+    }
+
+    /// So many of them, as far as they are waited for.
+    fn send_many(server: &TestServer, address: IpAddr, sent: usize, number: usize) -> Vec<Self> {
+        let one = |_| Self::send(server, address, "/token", sent);
+        (0..number).filter_map(one).collect()
+    }
+}
+
+/// A server behind a proxy that says who its clients are.
+fn behind_a_proxy() -> TestServer {
+    let mut policy = policy(&[("one", "/mcp")]);
+    policy.trusted_proxies = vec![HOME.into()];
+    TestServer::with(policy)
+}
+
+/// Whoever sends requests without their end fills no memory and stands in nobody's way.
+#[tokio::test]
+async fn who_sends_bodies_that_do_not_end_gives_way_to_everybody_else() {
+    let server = behind_a_proxy();
+    let client = server.mcp_client().await;
+    let (attacker, other) = (stranger(1), stranger(2));
+    let before = server.state();
+
+    let mut waiting = Unfinished::send_many(&server, attacker, 60_000, 1000);
+    // In 16 MiB, and each takes some more than its body.
+    assert_eq!(waiting.len(), 245);
+    waiting.extend(Unfinished::send_many(&server, attacker, 0, 1000));
+    let paths = ["/token", "/revoke", "/register", "/authorize", "/consent"];
+    for path in paths {
+        let more = Unfinished::send(&server, attacker, path, 16_000);
+        assert!(more.is_none(), "{path}");
+    }
+    assert_eq!(
+        server.journal.count("Limited { limit: WaitingRequests"),
+        2000 - waiting.len() + paths.len()
+    );
+    for path in paths {
+        let others = Unfinished::send(&server, other, path, 16_000);
+        assert!(others.is_some(), "{path}");
+    }
+    // The oldest made room for them.
+    assert!(waiting[0].is_refused() && !waiting[10].is_refused());
+    assert_eq!(server.state(), before);
+
+    let tokens = client.sign_in().await;
+    let _ = client.refresh(&tokens).await.expect(200);
+    drop(waiting);
+    assert!(Unfinished::send(&server, attacker, "/token", 60_000).is_some());
+}
+
+/// Nor do many who do so together, each with whatever still finds room.
+#[tokio::test]
+async fn however_many_send_bodies_that_do_not_end_another_is_served() {
+    let server = behind_a_proxy();
+    let client = server.mcp_client().await;
+    let mut waiting = Vec::new();
+    for attacker in 0..300 {
+        for sent in [60_000, 1_000, 0] {
+            waiting.extend(Unfinished::send_many(&server, stranger(attacker), sent, 8));
+        }
+    }
+    let tokens = client.sign_in().await;
+    let _ = client.refresh(&tokens).await.expect(200);
+    let _ = client.revoke(&tokens.refresh_token).await.expect(200);
 }

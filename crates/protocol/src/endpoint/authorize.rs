@@ -74,8 +74,9 @@ pub(super) async fn show_consent(
     request: Request,
 ) -> Response {
     let address = client_address(peer, request.headers(), &app.policy.trusted_proxies);
-    let shown = match form(&app, request).await {
-        Ok(form) => consider(&app, Params::new(form), address).await,
+    let shown = match form(&app, address, request).await {
+        // Boxed, or every request that waits for its body would carry room for it.
+        Ok(form) => Box::pin(consider(&app, Params::new(form), address)).await,
         Err(no_page) => Err(no_page),
     };
     match shown {
@@ -87,7 +88,7 @@ pub(super) async fn show_consent(
     }
 }
 
-async fn form(app: &App, request: Request) -> Result<Form, NoPage> {
+async fn form(app: &App, address: IpAddr, request: Request) -> Result<Form, NoPage> {
     let (parts, body) = request.into_parts();
     if parts.method != Method::POST {
         let query = parts.uri.query().unwrap_or_default();
@@ -98,10 +99,10 @@ async fn form(app: &App, request: Request) -> Result<Form, NoPage> {
             "parameters of a POST belong in its body",
         )));
     }
-    let content = extract::form_body(&parts.headers, body, app.policy.limits.oauth_body)
+    let content = extract::form_body(app, &parts, address, body)
         .await
         .map_err(NoPage::NoBody)?;
-    Form::parse(&content).map_err(NoPage::Here)
+    Form::parse(&content.bytes).map_err(NoPage::Here)
 }
 
 async fn consider(app: &App, params: Params, address: IpAddr) -> Result<Response, NoPage> {

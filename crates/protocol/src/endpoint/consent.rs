@@ -53,14 +53,14 @@ pub(super) async fn decide(
     if !is_from_our_page(&app, &parts.headers) {
         return respond::notice(&app, &Notice::ForeignForm);
     }
-    let limit = app.policy.limits.oauth_body;
-    let content = match extract::form_body(&parts.headers, body, limit).await {
+    let address = client_address(peer, &parts.headers, &app.policy.trusted_proxies);
+    let content = match extract::form_body(&app, &parts, address, body).await {
         Ok(content) => content,
         Err(no_body) => return respond::no_body_page(&app, Endpoint::Consent, &no_body),
     };
-    let address = client_address(peer, &parts.headers, &app.policy.trusted_proxies);
-    let decided = match Form::parse(&content) {
-        Ok(form) => decision(&app, &form, &parts.headers, address).await,
+    let decided = match Form::parse(&content.bytes) {
+        // Boxed, or every request that waits for its body would carry room for it.
+        Ok(form) => Box::pin(decision(&app, &form, &parts.headers, address)).await,
         Err(error) => Err(error),
     };
     decided.unwrap_or_else(|error| respond::refused_page(&app, Endpoint::Consent, &error))

@@ -3,10 +3,10 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::body::Body;
-use bytes::Bytes;
-use http::{HeaderMap, Uri, header};
+use futures_util::future::{AbortHandle, Abortable};
+use http::{HeaderMap, Uri, header, request::Parts};
 use http_body::Body as _;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 
 use super::App;
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     ports::StoreError,
     rates,
     records::Read,
+    room::{NoRoom, Place},
 };
 
 /// Proof that a request carried a good access token for one upstream. Only the bearer check
@@ -414,18 +415,66 @@ pub(super) enum NoBody {
     Broken,
     /// It is not of the one content type that the endpoint reads.
     Type,
+    /// Others that sent less are to have its room.
+    NoRoom,
 }
 
-/// Reads a body of at most `limit` bytes. One that says that it is longer is not waited for.
-pub(super) async fn body(body: Body, limit: usize) -> Result<Bytes, NoBody> {
+impl From<NoRoom> for NoBody {
+    fn from(NoRoom: NoRoom) -> Self {
+        Self::NoRoom
+    }
+}
+
+/// The whole body of a request, and the room that it takes.
+#[derive(Debug)]
+pub(super) struct Content<'a> {
+    pub(super) bytes: Vec<u8>,
+    _place: Place<'a>,
+}
+
+/// Reads a body of at most `limit` bytes, if there is room for it. One that says that it is longer
+/// is not waited for.
+pub(super) async fn body<'a>(
+    app: &'a App,
+    head: &Parts,
+    address: IpAddr,
+    mut body: Body,
+    limit: usize,
+) -> Result<Content<'a>, NoBody> {
     if usize::try_from(body.size_hint().lower()).map_or(true, |least| least > limit) {
         return Err(NoBody::TooLarge);
     }
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(NoBody::TooLarge),
-        Err(_) => Err(NoBody::Broken),
+    let (end, registration) = AbortHandle::new_pair();
+    let reading = async {
+        let place = app.room.admit(address, head, end)?;
+        // In one piece: kept as they came, frames of a byte each would take many times their length.
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| NoBody::Broken)?;
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            if data.len() > limit - bytes.len() {
+                return Err(NoBody::TooLarge);
+            }
+            place.widen(data.len())?;
+            bytes.extend_from_slice(data);
+        }
+        place.settle()?;
+        Ok(Content {
+            bytes,
+            _place: place,
+        })
+    };
+    let read = Abortable::new(reading, registration).await;
+    let content = read.unwrap_or(Err(NoBody::NoRoom));
+    if let Err(NoBody::NoRoom) = content {
+        app.journal.record(&Event::Limited {
+            limit: Limit::WaitingRequests,
+            address: Some(address),
+        });
     }
+    content
 }
 
 /// Whether the content type is `expected`, whatever parameters follow.
@@ -446,13 +495,14 @@ pub(super) fn is_of_type(headers: &HeaderMap, expected: &str) -> bool {
 }
 
 /// The body of a form post, undecoded.
-pub(super) async fn form_body(
-    headers: &HeaderMap,
+pub(super) async fn form_body<'a>(
+    app: &'a App,
+    head: &Parts,
+    address: IpAddr,
     content: Body,
-    limit: usize,
-) -> Result<Bytes, NoBody> {
-    if !is_of_type(headers, "application/x-www-form-urlencoded") {
+) -> Result<Content<'a>, NoBody> {
+    if !is_of_type(&head.headers, "application/x-www-form-urlencoded") {
         return Err(NoBody::Type);
     }
-    body(content, limit).await
+    body(app, head, address, content, app.policy.limits.oauth_body).await
 }

@@ -42,6 +42,7 @@ use crate::{
     ports::{Clock, Entropy, Fetch, Store, Upstream},
     rates::{Bucket, Buckets},
     records::Records,
+    room::Room,
     streams::Streams,
     token::Keys,
 };
@@ -90,6 +91,8 @@ pub struct Parts {
     pub(crate) registrations: Bucket,
     /// Refresh answers given again, counted by the rotation that they repeat.
     pub(crate) repetitions: token::Repetitions,
+    /// What of requests is waited for.
+    pub(crate) room: Room,
     pub(crate) routes: mcp::Routes,
     pub(crate) content_security_policy: HeaderValue,
 }
@@ -116,6 +119,7 @@ impl App {
             registrations_of: Buckets::default(),
             registrations: Bucket::default(),
             repetitions: token::Repetitions::default(),
+            room: Room::new(policy.limits.waiting_requests),
             routes: mcp::Routes::new(&policy),
             content_security_policy,
             policy,

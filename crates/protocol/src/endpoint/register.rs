@@ -62,8 +62,10 @@ pub(super) async fn register_client(
         return respond::refused(&app, Endpoint::Register, &error, false);
     }
     let (parts, body) = request.into_parts();
+    let address = client_address(peer, &parts.headers, &app.policy.trusted_proxies);
     let content = if extract::is_of_type(&parts.headers, "application/json") {
-        extract::body(body, app.policy.limits.registration_body).await
+        let limit = app.policy.limits.registration_body;
+        extract::body(&app, &parts, address, body, limit).await
     } else {
         Err(NoBody::Type)
     };
@@ -71,8 +73,7 @@ pub(super) async fn register_client(
         Ok(content) => content,
         Err(no_body) => return respond::no_body(&app, Endpoint::Register, &no_body),
     };
-    let address = client_address(peer, &parts.headers, &app.policy.trusted_proxies);
-    match register(&app, &content, address).await {
+    match register(&app, &content.bytes, address).await {
         Ok(response) => response,
         Err(error) => respond::refused(&app, Endpoint::Register, &error, false),
     }

@@ -231,10 +231,12 @@ fn seconds(wait: Duration) -> u64 {
 pub(super) fn no_body(app: &App, endpoint: Endpoint, why: &NoBody) -> Response<Body> {
     let (status, error) = unreadable(endpoint, why);
     note(app, endpoint, &error);
-    json(
+    let mut response = json(
         status,
         &json!({ "error": error.code, "error_description": error.description }),
-    )
+    );
+    tell_when_to_retry(response.headers_mut(), &error);
+    response
 }
 
 /// A request body that was not taken, to a person.
@@ -262,6 +264,13 @@ fn unreadable(endpoint: Endpoint, why: &NoBody) -> (StatusCode, OAuthError) {
             StatusCode::BAD_REQUEST,
             "the content type must be application/x-www-form-urlencoded",
         ),
+        NoBody::NoRoom => {
+            let error = OAuthError::new(
+                ErrorCode::TemporarilyUnavailable,
+                "too many requests are waited for, try again in a few seconds",
+            );
+            return (status_of(error.code), error);
+        }
     };
     let error = match endpoint {
         Endpoint::Register => OAuthError::invalid_client_metadata(description),

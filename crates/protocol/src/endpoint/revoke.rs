@@ -35,13 +35,13 @@ pub(super) async fn revoke_token(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let limit = app.policy.limits.oauth_body;
-    let content = match extract::form_body(&parts.headers, body, limit).await {
+    let address = client_address(peer, &parts.headers, &app.policy.trusted_proxies);
+    let content = match extract::form_body(&app, &parts, address, body).await {
         Ok(content) => content,
         Err(no_body) => return respond::no_body(&app, Endpoint::Revoke, &no_body),
     };
-    let address = client_address(peer, &parts.headers, &app.policy.trusted_proxies);
-    match end_grant(&app, &parts.headers, &content, address).await {
+    // Boxed, or every request that waits for its body would carry room for it.
+    match Box::pin(end_grant(&app, &parts.headers, &content.bytes, address)).await {
         Ok(()) => respond::empty(StatusCode::OK),
         Err(no) => respond::refused(&app, Endpoint::Revoke, &no.error, no.by_header),
     }

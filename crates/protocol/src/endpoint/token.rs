@@ -66,13 +66,13 @@ pub(super) async fn answer_token_request(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let limit = app.policy.limits.oauth_body;
-    let content = match extract::form_body(&parts.headers, body, limit).await {
+    let address = client_address(peer, &parts.headers, &app.policy.trusted_proxies);
+    let content = match extract::form_body(&app, &parts, address, body).await {
         Ok(content) => content,
         Err(no_body) => return respond::no_body(&app, Endpoint::Token, &no_body),
     };
-    let address = client_address(peer, &parts.headers, &app.policy.trusted_proxies);
-    match exchange(&app, &parts.headers, &content, address).await {
+    // Boxed, or every request that waits for its body would carry room for it.
+    match Box::pin(exchange(&app, &parts.headers, &content.bytes, address)).await {
         Ok(response) => response,
         Err(no) => respond::refused(&app, Endpoint::Token, &no.error, no.by_header),
     }

@@ -58,6 +58,12 @@ fn requests(written: &LimitsConfig, bounds: &mut Bounds<'_, '_>) -> Limits {
             default.registration_body as u64,
             KIB..=MIB,
         )),
+        waiting_requests: in_memory(bounds.size(
+            "waiting_requests",
+            written.waiting_requests.as_deref(),
+            default.waiting_requests as u64,
+            MIB..=16 * GIB,
+        )),
         registrations_per_address: bounds.rate(
             "registrations_per_address",
             written.registrations_per_address.as_deref(),
@@ -238,6 +244,7 @@ pub fn describe(plan: &LimitsPlan) -> Vec<(&'static str, String)> {
         ("mcp_body", show_size(requests.mcp_body)),
         ("oauth_body", size(requests.oauth_body)),
         ("registration_body", size(requests.registration_body)),
+        ("waiting_requests", size(requests.waiting_requests)),
         (
             "registrations_per_address",
             show_rate(requests.registrations_per_address),

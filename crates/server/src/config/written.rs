@@ -45,7 +45,8 @@ pub struct Config {
     /// end it with `?sslmode=verify-full`.
     #[schemars(extend("default" = SQLITE))]
     pub store: Option<Secret>,
-    /// The address and port of a listener of its own for metrics; none when it is missing.
+    /// The address and port of a listener of its own for metrics; none when it is missing. At a
+    /// loopback address it answers to no name but this computer's own.
     #[schemars(example = "127.0.0.1:9090")]
     pub metrics_listen: Option<String>,
     /// Browser origins that may call the MCP endpoints, beside our own and loopback ones.
@@ -247,6 +248,12 @@ pub struct LimitsConfig {
     /// The body of a registration: 1KiB to 1MiB.
     #[schemars(extend("default" = show_size(Limits::default().registration_body as u64)))]
     pub registration_body: Option<String>,
+    /// What all requests to OAuth endpoints and the consent page may take in memory until they
+    /// are answered: 1MiB to 16GiB. When there is no more, the address with the most gives way: of
+    /// its requests that still wait for their body, the oldest is answered with 503. An IPv6
+    /// address counts as its /64.
+    #[schemars(extend("default" = show_size(Limits::default().waiting_requests as u64)))]
+    pub waiting_requests: Option<String>,
     /// Connections at one time: 1 to 1000000, as far as the operating system lets us have two
     /// files for each. Further ones wait.
     #[schemars(extend("default" = ConnectionLimits::default().connections))]

@@ -74,12 +74,13 @@ impl Connection {
                 let is_head = request.method() == Method::HEAD;
                 let handler = like_http1(request, limits.headers).map(|request| {
                     let request = request.map(|incoming| request_body(incoming, &limits, &watch));
-                    Answering {
+                    // Boxed, or each of the futures around it would carry room for it twice.
+                    Box::pin(Answering {
                         handler: catch_unwind(AssertUnwindSafe(|| answer(request, peer))).ok(),
                         peer,
                         is_get,
                         watch: Arc::clone(&watch),
-                    }
+                    })
                 });
                 let watch = Arc::clone(&watch);
                 async move {

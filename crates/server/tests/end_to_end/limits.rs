@@ -6,7 +6,8 @@ use sqlx::{AnyConnection, Connection, raw_sql};
 use super::{
     World,
     support::{
-        client::{Client, Http},
+        client::{Client, Http, Tokens},
+        frames::{DATA, END_HEADERS, HEADERS, Raw, WINDOW_UPDATE, fields},
         proxy::Proxy,
         say,
         upstream::Upstream,
@@ -136,4 +137,76 @@ async fn while_another_process_locks_the_database_calls_go_on_and_readiness_says
     other.close().await.unwrap();
     let _ = client.refresh(tokens).await.expect(200);
     while client.http.get("/ready").await.status != 200 {}
+}
+
+/// Connections of one attacker, the requests on each, and the bytes of each request.
+const FLOODERS: u32 = 12;
+const STREAMS: u32 = 100;
+const HEAD: usize = 15_000;
+const BODY: usize = 60_000;
+
+/// A connection with as many requests to `/token` as it may have, each without its end.
+async fn flood(http: &Http, from: &str) -> Raw {
+    let mut raw = Raw::begin(http.connect().await.unwrap()).await;
+    let request = http.request(http::Method::GET, "/");
+    let host = request.headers_ref().unwrap()["host"].to_str().unwrap();
+    let head = fields(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", host),
+        (":path", "/token"),
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("x-forwarded-for", from),
+        ("x-long", &"x".repeat(HEAD)),
+    ]);
+    // What the server lets us send: of each stream at first 64 KiB, of the connection less.
+    let mut window = 65_535;
+    for stream in (0..STREAMS).map(|n| 2 * n + 1) {
+        raw.frame(HEADERS, END_HEADERS, stream, &head).await;
+        for piece in vec![b'x'; BODY].chunks(15_000) {
+            while window < piece.len() {
+                let (_, stream, more) = raw.next_of(WINDOW_UPDATE).await;
+                if stream == 0 {
+                    window += u32::from_be_bytes(more.try_into().unwrap()) as usize;
+                }
+            }
+            raw.frame(DATA, 0, stream, piece).await;
+            window -= piece.len();
+        }
+    }
+    raw
+}
+
+/// Whoever sends requests without their end, even through a trusted proxy, which is not
+/// held to a number of connections, fills no memory and stands in nobody's way.
+#[tokio::test]
+async fn http2_requests_without_an_end_take_little_memory_and_hold_nobody_up() {
+    let upstream = Upstream::start().await;
+    let lines = "trusted_proxies.ranges = [\"127.0.0.1\"]";
+    let proxy = Proxy::with(upstream.address, lines).await;
+    let http = Http::to(proxy.address);
+    let client = Client::register(&http).await;
+    let tokens = client.sign_in().await;
+    let before = proxy.resident();
+
+    let mut held = Vec::new();
+    for _ in 0..FLOODERS {
+        held.push(flood(&http, "203.0.113.1").await);
+    }
+
+    let grown = proxy.resident().saturating_sub(before);
+    let sent = u64::from(FLOODERS * STREAMS) * (HEAD + BODY) as u64;
+    say(&format!(
+        "{} KiB of requests without an end: {} KiB more memory",
+        sent / 1024,
+        grown / 1024
+    ));
+    assert!(grown < sent / 2, "{grown} bytes more");
+    let tokens = client.refresh(&tokens).await.expect(200);
+    let _ = client.call(&Tokens::of(&tokens)).await.expect(200);
+    let _ = client.sign_in().await;
+    let metrics = Http::to(proxy.metrics).get("/metrics").await.text();
+    let line = "mcp_oauth_proxy_limited_total{limit=\"WaitingRequests\"} ";
+    assert!(metrics.contains(line), "{metrics}");
+    drop(held);
 }
