@@ -3,11 +3,12 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use protocol::ports::Entropy;
+use rustix::process::geteuid;
 
 /// One of these files, there or not.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub enum PrivateFileError {
     },
     #[error("{what} {} can be read or changed by other users", .path.display())]
     Shared { what: &'static str, path: PathBuf },
+    #[error("{what} {} belongs to another user", .path.display())]
+    OfAnother { what: &'static str, path: PathBuf },
 }
 
 impl PrivateFileError {
@@ -55,6 +58,10 @@ impl PrivateFileError {
                 path.display()
             ),
             Self::Shared { path, .. } => format!("chmod 600 {}", path.display()),
+            Self::OfAnother { path, .. } => format!(
+                "look at who wrote {path}; if it is as it should be, make the user that runs this program its owner, as with `chown`",
+                path = path.display()
+            ),
         }
     }
 }
@@ -72,6 +79,9 @@ impl PrivateFile {
     pub(crate) fn read(&self) -> Result<Option<String>, PrivateFileError> {
         let Self { what, path } = self.clone();
         match read(&path) {
+            Ok(Some(content)) if !content.is_ours => {
+                Err(PrivateFileError::OfAnother { what, path })
+            }
             Ok(Some(content)) if content.is_shared => Err(PrivateFileError::Shared { what, path }),
             Ok(content) => Ok(content.map(|content| content.text)),
             Err(source) => Err(PrivateFileError::Read { what, path, source }),
@@ -111,6 +121,8 @@ struct Content {
     text: String,
     /// Whether its mode lets anyone but its owner read, write or run it.
     is_shared: bool,
+    /// Whether it was put there by us, or by root.
+    is_ours: bool,
 }
 
 /// Reads the file at `path`. `None`: there is none.
@@ -123,11 +135,37 @@ fn read(path: &Path) -> io::Result<Option<Content>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    // The mode of what was opened, not of what may stand at the path a moment later.
-    let is_shared = file.metadata()?.permissions().mode() & 0o077 != 0;
+    // Of what was opened, not of what may stand at the path a moment later.
+    let metadata = file.metadata()?;
+    let is_shared = metadata.permissions().mode() & 0o077 != 0;
+    // A link may lead to it, as to a secret that is mounted, but not one of somebody else's.
+    let owners = [metadata.uid(), fs::symlink_metadata(path)?.uid()];
+    let user = geteuid().as_raw();
+    let is_ours = owners.iter().all(|owner| is_trusted(*owner, user));
     let mut text = String::new();
     file.take(MAX_LENGTH).read_to_string(&mut text)?;
-    Ok(Some(Content { text, is_shared }))
+    Ok(Some(Content {
+        text,
+        is_shared,
+        is_ours,
+    }))
+}
+
+/// Whether what `owner` wrote may be relied on by `user`.
+fn is_trusted(owner: u32, user: u32) -> bool {
+    const ROOT: u32 = 0;
+    owner == user || owner == ROOT
+}
+
+/// Whether others than its owner may remove what is in `directory`, or put something there in its
+/// place. One that is not there yet is made for its owner alone.
+pub(crate) fn is_open_to_others(directory: &Path) -> bool {
+    const OTHERS_WRITE: u32 = 0o022;
+    const EACH_THEIR_OWN: u32 = 0o1000;
+    fs::metadata(directory).is_ok_and(|metadata| {
+        let mode = metadata.permissions().mode();
+        mode & OTHERS_WRITE != 0 && mode & EACH_THEIR_OWN == 0
+    })
 }
 
 /// Writes a new file at `path`. `false`: there was one already.
@@ -172,5 +210,67 @@ fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(directory) if directory != Path::new("") => directory,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{chown, symlink};
+
+    use super::*;
+
+    #[test]
+    fn only_root_and_the_user_itself_are_relied_on() {
+        for (owner, user, is_relied_on) in [
+            (0, 0, true),
+            (0, 1000, true),
+            (1000, 1000, true),
+            (1000, 0, false),
+            (1001, 1000, false),
+        ] {
+            assert_eq!(is_trusted(owner, user), is_relied_on, "{owner} by {user}");
+        }
+    }
+
+    #[test]
+    fn what_another_user_put_there_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        write_new(&path, "x").unwrap();
+        let link = directory.path().join("link");
+        symlink(&path, &link).unwrap();
+        let read = |path: &Path| PrivateFile::new("the file", path.to_owned()).read();
+        for path in [&path, &link] {
+            assert_eq!(read(path).unwrap().as_deref(), Some("x"));
+        }
+        let nobody = Some(65534);
+        if std::os::unix::fs::lchown(&link, nobody, None).is_err() {
+            // Only root can give a file away.
+            assert!(!geteuid().is_root());
+            return;
+        }
+        let refused = |path: &Path| matches!(read(path), Err(PrivateFileError::OfAnother { .. }));
+        assert!(refused(&link) && !refused(&path));
+        chown(&path, nobody, None).unwrap();
+        assert!(refused(&path));
+        chown(&path, Some(0), None).unwrap();
+        assert_eq!(read(&path).unwrap().as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn a_directory_is_open_where_others_may_replace_what_is_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        for (mode, is_open) in [
+            (0o700, false),
+            (0o755, false),
+            (0o1777, false),
+            (0o777, true),
+            (0o2775, true),
+        ] {
+            let permissions = fs::Permissions::from_mode(mode);
+            fs::set_permissions(directory.path(), permissions).unwrap();
+            assert_eq!(is_open_to_others(directory.path()), is_open, "{mode:o}");
+        }
+        assert!(!is_open_to_others(&directory.path().join("none")));
     }
 }

@@ -145,6 +145,24 @@ fn check_creates_nothing() {
 }
 
 #[test]
+fn check_warns_of_a_data_directory_that_others_can_write() {
+    let here = empty_directory();
+    let data_dir = here.path().join("data");
+    fs::create_dir(&data_dir).unwrap();
+    for (mode, is_warned_of) in [
+        (0o777, true),
+        (0o770, true),
+        (0o755, false),
+        (0o1777, false),
+    ] {
+        fs::set_permissions(&data_dir, fs::Permissions::from_mode(mode)).unwrap();
+        let output = run_in(here.path(), &["check"], &[]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &succeeds(&output);
+        assert_eq!(said.contains("chmod go-w ./data"), is_warned_of, "{said}");
+    }
+}
+
+#[test]
 fn a_start_that_fails_says_why_and_exits_with_1() {
     let here = empty_directory();
     let key = here.path().join("data/key");

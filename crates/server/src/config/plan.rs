@@ -28,6 +28,7 @@ use super::{
     upstream::{self, PlannedUpstream},
     written::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, SQLITE},
 };
+use crate::private_file::is_open_to_others;
 
 /// Everything that the configuration decides, but for a passphrase that is yet to be generated.
 #[derive(Debug)]
@@ -314,6 +315,16 @@ fn data_dir(config: &Config, findings: &mut Findings<'_>) -> PathBuf {
             &Key::of("data_dir"),
             "must not be empty",
             "name a directory, as in \"./data\"",
+        );
+    }
+    if is_open_to_others(&data_dir) {
+        findings.warn(
+            &Key::of("data_dir"),
+            &format!(
+                "can be written by others than its owner, who could remove the key or replace the \
+                 records: chmod go-w {}",
+                data_dir.display()
+            ),
         );
     }
     data_dir
