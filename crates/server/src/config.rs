@@ -7,6 +7,7 @@ mod bounds;
 mod clients;
 mod credential;
 mod findings;
+mod guessable;
 mod key;
 mod limits;
 mod mistake;

@@ -17,6 +17,7 @@ use secrecy::ExposeSecret;
 
 use super::{
     findings::Findings,
+    guessable::is_easily_guessed,
     key::Key,
     secret::{Environment, Source, resolve},
     upstream::check_title,
@@ -201,12 +202,16 @@ fn proof(
             let key = key.child("client_secret");
             let secret = resolve(secret, &key, environment, findings)?;
             let text = secret.text.expose_secret();
-            if text.chars().count() < SHORTEST_SECRET {
-                findings.mistake(
-                    &key,
-                    "is shorter than 16 characters, so it can be guessed",
-                    "make one, as with `openssl rand -base64 32`",
-                );
+            let reason = if text.chars().count() < SHORTEST_SECRET {
+                Some("is shorter than 16 characters, so it can be guessed")
+            } else if is_easily_guessed(text) {
+                Some("is a placeholder or a pattern that anyone would guess")
+            } else {
+                None
+            };
+            if let Some(reason) = reason {
+                let remedy = "make one, as with `openssl rand -base64 32`";
+                findings.mistake(&key, reason, remedy);
                 return None;
             }
             findings.literal_secret |= secret.source == Source::Literal;

@@ -14,7 +14,7 @@ use protocol::{
     policy::{ClientPolicy, Policy, TokenPolicy, UpstreamPolicy},
 };
 use secrecy::{ExposeSecret, SecretString};
-use url::Url;
+use url::{Host, Url};
 
 use super::{
     bounds,
@@ -147,6 +147,13 @@ pub(super) fn plan(
         let metrics = address(text, &key, findings)?;
         if Some(metrics) == listen && metrics.port() != 0 {
             findings.mistake(&key, "is the same as `listen`", "choose another port");
+        }
+        if !metrics.ip().is_loopback() {
+            findings.warn(
+                &key,
+                "is reached from other machines, and whoever reaches it may read it: let only \
+                 the network of your monitoring in",
+            );
         }
         Some(metrics)
     });
@@ -404,9 +411,27 @@ fn allowed_origins(written: &[String], findings: &mut Findings<'_>) -> Vec<Strin
                 "is not the origin of a web page",
                 "write scheme, host and port as a browser sends them, without a slash at the end, as in \"https://app.example.com\"; \"*\" is not possible",
             );
+        } else if is_unprotected(text) {
+            findings.warn(
+                &list.element(index),
+                "is without TLS, so anybody on its pages' way can call with what they know: use https",
+            );
         }
     }
     written.to_vec()
+}
+
+/// Whether pages of that origin come over a network without TLS.
+fn is_unprotected(origin: &str) -> bool {
+    Url::parse(origin).is_ok_and(|url| {
+        url.scheme() == "http"
+            && match url.host() {
+                Some(Host::Domain(name)) => name != "localhost" && !name.ends_with(".localhost"),
+                Some(Host::Ipv4(address)) => !address.is_loopback(),
+                Some(Host::Ipv6(address)) => !address.is_loopback(),
+                None => true,
+            }
+    })
 }
 
 fn is_origin(text: &str) -> bool {
@@ -447,5 +472,53 @@ fn trusted_proxies(written: &[String], findings: &mut Findings<'_>) -> Vec<IpNet
             ),
         }
     }
+    if covers_too_much(&ranges) {
+        findings.warn(
+            &list,
+            "together cover a great part of the internet: any client there can claim any address \
+             as its own",
+        );
+    }
     ranges
+}
+
+/// Whether ranges cover together more than any one network has: as much as an IPv4 range of 7
+/// bits, or an IPv6 range of 15, which is not only unique local addresses (RFC 4193). One that
+/// covers every address has been told of already.
+fn covers_too_much(ranges: &[IpNet]) -> bool {
+    let share = |prefix: u8| 1_u128 << (127 - prefix.min(127));
+    let (mut of_v4, mut of_v6) = (0_u128, 0_u128);
+    for range in IpNet::aggregate(&ranges.to_vec()) {
+        match range {
+            IpNet::V4(range) => of_v4 = of_v4.saturating_add(share(range.prefix_len())),
+            IpNet::V6(range) if range.network().is_unique_local() => {}
+            IpNet::V6(range) => of_v6 = of_v6.saturating_add(share(range.prefix_len())),
+        }
+    }
+    let tells_all = ranges.iter().any(|range| range.prefix_len() == 0);
+    !tells_all && (of_v4 >= share(7) || of_v6 >= share(15))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_judged_by_what_they_cover_together() {
+        for (ranges, is_too_much) in [
+            (&["0.0.0.0/1", "128.0.0.0/1"][..], true),
+            (&["64.0.0.0/7"], true),
+            (&["20.0.0.0/8", "30.0.0.0/8"], true),
+            (&["2000::/3"], true),
+            (&["2400::/16", "2600::/16"], true),
+            (&["0.0.0.0/0"], false),
+            (&["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"], false),
+            (&["10.0.0.0/8", "10.1.0.0/16", "10.0.0.0/8"], false),
+            (&["fc00::/7", "fd00::/8", "2400:cb00::/32"], false),
+            (&[], false),
+        ] {
+            let parsed: Vec<IpNet> = ranges.iter().map(|range| range.parse().unwrap()).collect();
+            assert_eq!(covers_too_much(&parsed), is_too_much, "{ranges:?}");
+        }
+    }
 }

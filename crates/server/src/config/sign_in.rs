@@ -1,12 +1,11 @@
 //! The rules for a passphrase or PIN that the operator chose.
 
-use std::collections::BTreeSet;
-
 use protocol::identity::password::SignIn;
 use secrecy::ExposeSecret;
 
 use super::{
     findings::Findings,
+    guessable::is_easily_guessed,
     key::Key,
     secret::{Environment, Resolved, Source, resolve},
     written::{Secret, SignInConfig},
@@ -109,123 +108,4 @@ fn pin(secret: &Resolved, key: &Key, findings: &mut Findings<'_>) -> Option<Sign
         "choose letters and digits at random, or use a passphrase",
     );
     None
-}
-
-/// Words that examples and templates put where a secret belongs.
-const PLACEHOLDER_WORDS: [&str; 32] = [
-    "a",
-    "admin",
-    "change",
-    "changeit",
-    "changeme",
-    "choose",
-    "default",
-    "dummy",
-    "enter",
-    "example",
-    "foo",
-    "here",
-    "insert",
-    "it",
-    "letmein",
-    "me",
-    "my",
-    "now",
-    "of",
-    "pass",
-    "passphrase",
-    "password",
-    "phrase",
-    "placeholder",
-    "please",
-    "replace",
-    "secret",
-    "test",
-    "the",
-    "this",
-    "word",
-    "your",
-];
-
-/// Whether `text` is of a kind that is tried first: a placeholder, a run such as `abcdef` or
-/// `123456`, or made of hardly any different characters.
-fn is_easily_guessed(text: &str) -> bool {
-    let plain: String = text
-        .chars()
-        .filter(|character| character.is_alphanumeric())
-        .flat_map(char::to_lowercase)
-        .collect();
-    let different: BTreeSet<char> = text.chars().collect();
-    // A random six-digit PIN often has only three different digits; a passphrase never so few.
-    let enough = if text.len() < MIN_PASSPHRASE { 3 } else { 5 };
-    different.len() < enough || is_run(&plain) || is_made_of_placeholders(&plain)
-}
-
-/// Whether each character follows on the one before, up or down.
-fn is_run(text: &str) -> bool {
-    let steps: Vec<i64> = text
-        .chars()
-        .zip(text.chars().skip(1))
-        .map(|(a, b)| match (a, b) {
-            ('9', '0') => 1,
-            ('0', '9') => -1,
-            _ => i64::from(u32::from(b)) - i64::from(u32::from(a)),
-        })
-        .collect();
-    steps.iter().all(|step| *step == 1) || steps.iter().all(|step| *step == -1)
-}
-
-/// Whether nothing is left of `text` but placeholder words and a number at the end.
-fn is_made_of_placeholders(text: &str) -> bool {
-    let text = text.trim_end_matches(|last: char| last.is_ascii_digit());
-    // reachable[i]: the first i bytes are placeholder words in a row.
-    let mut reachable = vec![false; text.len() + 1];
-    reachable[0] = true;
-    for start in 0..text.len() {
-        if !reachable[start] {
-            continue;
-        }
-        for word in PLACEHOLDER_WORDS {
-            if text.as_bytes()[start..].starts_with(word.as_bytes()) {
-                reachable[start + word.len()] = true;
-            }
-        }
-    }
-    !text.is_empty() && reachable[text.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn placeholders_and_patterns_are_easily_guessed() {
-        for text in [
-            "changemechangeme",
-            "Change-Me-Please",
-            "your passphrase here",
-            "passphrase123456",
-            "aaaaaaaaaaaaaaaa",
-            "abababababababab",
-            "abcdefghijklmnop",
-            "1234567890123",
-            "987654",
-            "------------",
-        ] {
-            assert!(is_easily_guessed(text), "{text}");
-        }
-    }
-
-    #[test]
-    fn other_texts_are_not_easily_guessed() {
-        for text in [
-            "orange tractor wisdom sail",
-            "the secret of lighthouse 7",
-            "k7wq2z",
-            "480193",
-            "пять случайных слов",
-        ] {
-            assert!(!is_easily_guessed(text), "{text}");
-        }
-    }
 }
