@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     case::Missing,
-    internet::{Does, Internet, good},
+    internet::{Does, good},
     refusal::Refusal::OAuth,
     signer::{Signer, encoded, now, unsigned, with_assertion},
     support::client::{Client, REDIRECT_URI, Tokens},
@@ -217,7 +217,7 @@ fn wrong_signatures(signer: &Signer, client: &Client, issuer: &str) -> Vec<Strin
 /// Keys that a document says are in this network are not fetched, and nothing is used up; where
 /// they are public, its client gets in.
 async fn keys_from_elsewhere(world: &World) -> Result<(), Missing> {
-    let internet = Internet::here().await?;
+    let (world, internet) = world.with_documents().await?;
     let (site, keys) = (internet.site(), internet.site());
     let signer = Signer::new();
     let mut document = site.document();

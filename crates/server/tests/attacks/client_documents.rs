@@ -102,7 +102,7 @@ pub fn cases() -> Vec<Case> {
 impl World {
     /// A world of the case's own whose proxy asks for documents as often as it is made to, and the
     /// hosts of them.
-    async fn with_documents(&self) -> Result<(Self, &'static Internet), Missing> {
+    pub async fn with_documents(&self) -> Result<(Self, &'static Internet), Missing> {
         const OFTEN: &str = "limits.documents = \"off\"\nlimits.documents_per_host = \"off\"\n\
             limits.documents_per_address = \"off\"\nlimits.failures_per_document = \"off\"";
         let internet = Internet::here().await?;
