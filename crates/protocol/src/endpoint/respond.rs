@@ -144,7 +144,7 @@ pub(super) fn looped(app: &App) -> Response<Body> {
         StatusCode::LOOP_DETECTED,
         &json!({
             "error": "invalid_request",
-            "error_description": "the request came through this proxy before: the address of an                                   MCP server leads back to it",
+            "error_description": "the request came through this proxy before: the address of an MCP server leads back to it",
         }),
     )
 }

@@ -10,11 +10,11 @@ use std::{
 use ipnet::IpNet;
 use protocol::{
     identity::password::SignIn,
-    oauth::identifiers::{Issuer, NotAnIssuer, Resource},
+    oauth::identifiers::{Issuer, NotAnIssuer, Resource, is_loopback},
     policy::{ClientPolicy, Policy, TokenPolicy, UpstreamPolicy},
 };
 use secrecy::{ExposeSecret, SecretString};
-use url::{Host, Url};
+use url::Url;
 
 use super::{
     bounds,
@@ -423,15 +423,11 @@ fn allowed_origins(written: &[String], findings: &mut Findings<'_>) -> Vec<Strin
 
 /// Whether pages of that origin come over a network without TLS.
 fn is_unprotected(origin: &str) -> bool {
-    Url::parse(origin).is_ok_and(|url| {
-        url.scheme() == "http"
-            && match url.host() {
-                Some(Host::Domain(name)) => name != "localhost" && !name.ends_with(".localhost"),
-                Some(Host::Ipv4(address)) => !address.is_loopback(),
-                Some(Host::Ipv6(address)) => !address.is_loopback(),
-                None => true,
-            }
-    })
+    let names_this_computer = |url: &Url| {
+        let is_below_localhost = |name: &str| name.ends_with(".localhost");
+        is_loopback(url) || url.domain().is_some_and(is_below_localhost)
+    };
+    Url::parse(origin).is_ok_and(|url| url.scheme() == "http" && !names_this_computer(&url))
 }
 
 fn is_origin(text: &str) -> bool {

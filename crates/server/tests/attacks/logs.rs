@@ -89,6 +89,8 @@ async fn forged_lines(world: Arc<World>) {
         }
         is_brief(&lines, level);
     }
+    // To kill what runs it would leave the program itself.
+    world.proxy.stop().await;
 }
 
 /// Whoever looks at it, on a terminal or in a viewer, sees what is there.

@@ -208,20 +208,24 @@ pub async fn authentication(world: Arc<World>) -> Result<(), Missing> {
         let site = internet.site();
         let document = with(document, "client_id", site.id().into());
         site.publishes(&with(document, "jwks", signer.jwks()));
-        let client = world.client_of(&site);
+        world.wants_key(&world.client_of(&site), &signer).await;
+    }
+    Ok(())
+}
+
+impl World {
+    /// The client gets no tokens but with an assertion of `signer`.
+    async fn wants_key(&self, client: &Client, signer: &Signer) {
         let code = client.approved(&client.authorization()).await;
         let without = client.redemption(&code);
         for fields in [without.clone(), without.clone().and("client_secret", "x")] {
             let request = client.http.form("/token", &fields);
-            world.refused(request, &OAuth(401, "invalid_client")).await;
+            self.refused(request, &OAuth(401, "invalid_client")).await;
         }
-        let fields = signer.sign_for(&client, &world.issuer, &without);
+        let fields = signer.sign_for(client, &self.issuer, &without);
         let answer = client.http.send(client.http.form("/token", &fields)).await;
-        world
-            .serves(&client, &Tokens::of(&answer.expect(200)))
-            .await;
+        self.serves(client, &Tokens::of(&answer.expect(200))).await;
     }
-    Ok(())
 }
 
 pub async fn changed(world: Arc<World>) -> Result<(), Missing> {
@@ -279,14 +283,6 @@ pub async fn changed(world: Arc<World>) -> Result<(), Missing> {
     let method = "token_endpoint_auth_method";
     let keyed = with(site.document(), method, json!("private_key_jwt"));
     site.publishes(&with(keyed, "jwks", signer.jwks()));
-    let code = client.approved(&client.authorization()).await;
-    let without = client.redemption(&code);
-    let request = client.http.form("/token", &without);
-    world.refused(request, &OAuth(401, "invalid_client")).await;
-    let fields = signer.sign_for(&client, &world.issuer, &without);
-    let answer = client.http.send(client.http.form("/token", &fields)).await;
-    world
-        .serves(&client, &Tokens::of(&answer.expect(200)))
-        .await;
+    world.wants_key(&client, &signer).await;
     Ok(())
 }
