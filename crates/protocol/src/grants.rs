@@ -36,6 +36,8 @@ pub struct LiveGrant {
     use_noted: AtomicBool,
     /// Its calls, over all generations.
     pub(crate) calls: Arc<Bucket>,
+    /// Its event streams that the upstream ended at once.
+    pub(crate) brief_streams: Arc<Bucket>,
 }
 
 /// The grants that this process has seen.
@@ -85,6 +87,8 @@ impl LiveGrants {
         let live = Arc::new(LiveGrant {
             use_noted: AtomicBool::new(read.record.access_used),
             calls: known.map_or_else(Arc::default, |known| Arc::clone(&known.calls)),
+            brief_streams: known
+                .map_or_else(Arc::default, |known| Arc::clone(&known.brief_streams)),
             grant: read.record,
             version: read.version,
             read_at: elapsed,
@@ -247,5 +251,6 @@ mod tests {
         let before = grants.learn(FAMILY, grant(1, None), Duration::ZERO);
         let after = grants.learn(FAMILY, grant(2, None), Duration::ZERO);
         assert!(Arc::ptr_eq(&before.calls, &after.calls));
+        assert!(Arc::ptr_eq(&before.brief_streams, &after.brief_streams));
     }
 }

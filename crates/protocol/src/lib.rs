@@ -6,9 +6,10 @@
 //!
 //! - [`oauth`]: the rules, pure, one file for each word of the standards
 //! - [`identity`]: who the person is that approves a client
+//! - [`mcp`]: what of MCP a proxy has to understand, pure
 //! - [`forward`]: what crosses the proxy, pure
-//! - [`token`], [`records`], [`grants`], `streams`: what tokens look like, what is stored, what is
-//!   remembered, what is open
+//! - [`token`], [`records`], [`grants`], `streams`, `keep_alive`: what tokens look like, what is
+//!   stored, what is remembered, what is open and stays so
 //! - [`endpoint`]: the HTTP surface; `endpoint::Front` is the front door
 //! - [`rates`], `room`: how often and how much, by whom
 //! - [`journal`]: everything that happens, as one enum
@@ -49,6 +50,8 @@ pub mod forward;
 pub mod grants;
 pub mod identity;
 pub mod journal;
+mod keep_alive;
+pub mod mcp;
 pub mod memory;
 pub mod oauth;
 pub mod policy;

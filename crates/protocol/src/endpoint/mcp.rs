@@ -21,6 +21,7 @@ use crate::{
         origin,
     },
     journal::{self, CallRefused, Caller, Endpoint, Era, Event, Limit, UpstreamFailed},
+    keep_alive::KeptAlive,
     oauth::{
         bearer::{Challenges, Refused},
         grant::Grant,
@@ -28,6 +29,7 @@ use crate::{
     },
     policy::{Destination, Policy, UpstreamPolicy},
     ports::UpstreamError,
+    streams::Opening,
     token::Purpose,
 };
 
@@ -302,7 +304,15 @@ impl<'a> Call<'a> {
             request,
         } = self;
         let (family, live) = (permit.family(), Arc::clone(permit.live()));
+        // A client that goes on where a stream ended does what its server asked for.
+        let is_resumed = request.headers().contains_key(LAST_EVENT_ID);
         let place = if headers::asks_for_stream(request.method(), request.headers()) {
+            let rate = app.policy.limits.brief_streams_per_grant;
+            let wait = live.brief_streams.wait(rate, app.ports.clock.elapsed());
+            if !wait.is_zero() && !is_resumed {
+                let limit = Limit::BriefStreamsPerGrant;
+                return refuse_by_limit(app, upstream, &noted, &live.grant, limit, wait);
+            }
             let most = app.policy.limits.streams_per_grant;
             let Some(place) = app.streams.reserve(family, most) else {
                 return refuse_by_limit(
@@ -355,7 +365,16 @@ impl<'a> Call<'a> {
         }
         parts.extensions = Extensions::new();
         let body = if headers::is_event_stream(&parts.headers) {
-            app.streams.until_end_of(family, place, body)
+            let limits = &app.policy.limits;
+            let opening = (place.is_some() && !is_resumed).then(|| Opening {
+                clock: Arc::clone(&app.ports.clock),
+                at: app.ports.clock.elapsed(),
+                brief_streams: Arc::clone(&live.brief_streams),
+                rate: limits.brief_streams_per_grant,
+            });
+            let every = limits.stream_keep_alive;
+            let body = KeptAlive::new(body, &parts.headers, every, &app.ports.clock);
+            app.streams.until_end_of(family, place, body, opening)
         } else {
             body
         };

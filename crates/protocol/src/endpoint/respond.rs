@@ -532,6 +532,11 @@ pub(super) fn call_refused(why: CallRefused) -> Response<Body> {
             "too_many_requests",
             "too many event streams of this connection are open, end one first",
         ),
+        CallRefused::Limit(Limit::BriefStreamsPerGrant) => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_requests",
+            "the MCP server behind this proxy ends its event stream at once, again and again; ask for it less often",
+        ),
         CallRefused::Limit(_) => (
             StatusCode::TOO_MANY_REQUESTS,
             "too_many_requests",
