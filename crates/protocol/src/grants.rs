@@ -44,6 +44,8 @@ pub struct LiveGrant {
 pub(crate) struct Conversation {
     /// How many there were.
     pub(crate) calls: Bucket,
+    /// Event streams that the upstream ended at once.
+    pub(crate) brief_streams: Arc<Bucket>,
     /// The newest session that was opened.
     session: Mutex<Option<KeptSession>>,
     /// Whether the journal knows that this client's version header is not what its body says.

@@ -31,6 +31,7 @@ use std::{
 use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Collected};
 use protocol::{
@@ -44,6 +45,7 @@ use protocol::{
     ports::{Clock, Entropy, Store, StoreError, Timestamp, Versioned},
 };
 use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
 
 use self::{client::McpClient, fetch::FakeFetch, upstream::FakeUpstream};
 
@@ -374,7 +376,9 @@ impl Redirect {
 /// Time that passes when told to.
 #[derive(Debug, Default)]
 pub struct FakeClock {
-    seconds: AtomicI64,
+    milliseconds: AtomicI64,
+    /// Who waits, and until when.
+    sleepers: Mutex<Vec<(Duration, oneshot::Sender<()>)>>,
 }
 
 /// Where the clock starts: some moment in 2026.
@@ -382,18 +386,29 @@ const START: i64 = 1_790_000_000;
 
 impl FakeClock {
     pub fn advance(&self, duration: Duration) {
-        let seconds = i64::try_from(duration.as_secs()).unwrap();
-        self.seconds.fetch_add(seconds, Ordering::SeqCst);
+        let milliseconds = i64::try_from(duration.as_millis()).unwrap();
+        self.milliseconds.fetch_add(milliseconds, Ordering::SeqCst);
+        let now = self.elapsed();
+        let mut sleepers = self.sleepers.lock().unwrap();
+        // Dropping its sender wakes who waits.
+        sleepers.retain(|(until, sleeper)| *until > now && !sleeper.is_closed());
     }
 }
 
 impl Clock for FakeClock {
     fn now(&self) -> Timestamp {
-        Timestamp(START + self.seconds.load(Ordering::SeqCst))
+        Timestamp(START + self.milliseconds.load(Ordering::SeqCst).div_euclid(1000))
     }
 
     fn elapsed(&self) -> Duration {
-        Duration::from_secs(self.seconds.load(Ordering::SeqCst).unsigned_abs())
+        Duration::from_millis(self.milliseconds.load(Ordering::SeqCst).unsigned_abs())
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let (sleeper, woken) = oneshot::channel();
+        let until = self.elapsed() + duration;
+        self.sleepers.lock().unwrap().push((until, sleeper));
+        woken.map(drop).boxed()
     }
 }
 
