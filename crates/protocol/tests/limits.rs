@@ -816,3 +816,36 @@ async fn however_many_send_bodies_that_do_not_end_another_is_served() {
     let _ = client.refresh(&tokens).await.expect(200);
     let _ = client.revoke(&tokens.refresh_token).await.expect(200);
 }
+
+/// A body that comes in pieces and does not say how long it is.
+fn in_pieces(path: &str, length: usize) -> Request<Body> {
+    let content_type = match path {
+        "/register" => "application/json",
+        _ => "application/x-www-form-urlencoded",
+    };
+    let mut pieces = vec![Bytes::from(vec![b'x'; 100]); length / 100];
+    pieces.push(Bytes::from(vec![b'x'; length % 100]));
+    let pieces = stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
+    request(Method::POST, path)
+        .header(header::CONTENT_TYPE, content_type)
+        .body(Body::from_stream(pieces))
+        .unwrap()
+}
+
+/// S1-22: all pieces together count, not each by itself.
+#[tokio::test]
+async fn a_body_in_small_pieces_without_a_length_has_the_same_limit() {
+    let server = TestServer::new();
+    let before = server.state();
+    for path in ["/token", "/revoke", "/register", "/authorize", "/consent"] {
+        let limit = match path {
+            "/register" => 16 * 1024,
+            _ => 64 * 1024,
+        };
+        let _ = server.send(in_pieces(path, limit + 1)).await.expect(413);
+        // One byte less is read, and found to be nonsense.
+        let read = server.send(in_pieces(path, limit)).await;
+        assert!([400, 401, 403].contains(&read.status.as_u16()), "{read:#?}");
+    }
+    assert_eq!(server.state(), before);
+}
