@@ -921,10 +921,14 @@ async fn every_call_is_in_the_journal_and_no_token_is() {
     ] {
         assert!(forwarded.unwrap().contains(part), "{part}: {forwarded:?}");
     }
-    for why in ["NoToken", "InvalidToken", "Origin"] {
-        let refused = events.iter().find(|event| {
-            event.starts_with("CallRefused") && event.contains(why) && event.contains("one")
-        });
+    for (event, why) in [
+        ("CallRefused", "NoToken"),
+        ("CallRefused", "InvalidToken"),
+        ("OriginRefused", "origin: \"https://evil.example\""),
+    ] {
+        let refused = events
+            .iter()
+            .find(|it| it.starts_with(event) && it.contains(why) && it.contains("one"));
         assert!(refused.is_some(), "{why}: {events:#?}");
     }
     let text = events.join("\n");

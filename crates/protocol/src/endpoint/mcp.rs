@@ -4,9 +4,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
-use http::{
-    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
-};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Limited;
 
 use super::{
@@ -18,11 +16,11 @@ use crate::{
     forward::{
         client_address::client_address,
         headers::{self, CDN_LOOP, LAST_EVENT_ID, MCP_METHOD, MCP_NAME, MCP_SESSION_ID},
-        origin,
+        origin::{self, NotAllowed},
     },
     journal::{self, CallRefused, Caller, Endpoint, Era, Event, Limit, UpstreamFailed},
     oauth::{
-        bearer::{Challenges, Refused},
+        bearer::{self, Refused},
         grant::Grant,
         metadata::PROTECTED_RESOURCE,
     },
@@ -35,39 +33,33 @@ use crate::{
 /// client has vanished is seen within half a minute.
 const PLACE_SOON: Duration = Duration::from_secs(10);
 
-/// One upstream, with what every refusal needs made beforehand.
+/// One address of an upstream.
 pub(crate) struct Route {
     upstream: Arc<UpstreamPolicy>,
-    challenges: Challenges,
-    /// For an address that was typed with a slash at its end, which is described with it.
-    challenges_with_slash: Challenges,
+    /// Without a slash at its end, so empty for the origin itself.
+    path: String,
 }
 
-/// The upstreams. So few that comparing paths one by one is quicker than hashing.
+/// The upstreams by their addresses. So few that comparing paths one by one is quicker than hashing.
 pub(crate) struct Routes(Vec<Route>);
 
 impl Routes {
     pub(super) fn new(policy: &Policy) -> Self {
-        let route = |upstream: &Arc<UpstreamPolicy>| {
-            let metadata = policy
-                .issuer
-                .url(&format!("{PROTECTED_RESOURCE}{}", upstream.path));
-            Route {
-                upstream: Arc::clone(upstream),
-                challenges: Challenges::new(&metadata),
-                challenges_with_slash: Challenges::new(&format!("{metadata}/")),
-            }
+        let route = |(path, upstream): (&str, &Arc<UpstreamPolicy>)| Route {
+            upstream: Arc::clone(upstream),
+            path: path.to_owned(),
         };
-        Self(policy.upstreams.iter().map(route).collect())
+        Self(policy.paths().map(route).collect())
     }
 
-    /// The upstream at `path` or above it. Everything below an upstream's path is guarded like the
-    /// path itself.
+    /// The upstream at `path`, which may have a slash at its end. There is nothing below.
     pub(super) fn find(&self, path: &str) -> Option<&Route> {
-        self.0.iter().find(|route| {
-            let below = path.strip_prefix(&*route.upstream.path);
-            below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
-        })
+        if path.is_empty() {
+            // Of a CONNECT, which has no path.
+            return None;
+        }
+        let path = path.strip_suffix('/').unwrap_or(path);
+        self.0.iter().find(|route| route.path == path)
     }
 }
 
@@ -82,7 +74,7 @@ pub(super) async fn answer_mcp_request(
     // The origin first: a page that may not call learns nothing, not even how to sign in.
     let origin = match origin::allowed(request.headers(), &app.policy) {
         Ok(origin) => origin.cloned(),
-        Err(_) => return refuse(app, &route.upstream, &noted, None, CallRefused::Origin),
+        Err(NotAllowed(origin)) => return refuse_origin(app, route, &noted, origin),
     };
     let mut response =
         if origin.is_some() && cors::is_preflight(request.method(), request.headers()) {
@@ -107,13 +99,13 @@ async fn answer(
     {
         Ok(permit) => permit,
         Err(NoPermit::Refused(why)) => {
-            return challenge(app, route, &noted, request.uri(), why);
+            return challenge(app, route, &noted, &request, why);
         }
         Err(NoPermit::NotOurs) => {
             let trusted = &app.policy.trusted_proxies;
             let address = client_address(peer, request.headers(), trusted);
             return match extract::admit_wrong_token(app, address) {
-                Ok(()) => challenge(app, route, &noted, request.uri(), Refused::InvalidToken),
+                Ok(()) => challenge(app, route, &noted, &request, Refused::InvalidToken),
                 Err(error) => respond::refused(app, Endpoint::Mcp, &error, false),
             };
         }
@@ -142,18 +134,35 @@ async fn answer(
     }
 }
 
-/// Tells a client without a good token how to get one.
-fn challenge(app: &App, route: &Route, noted: &Noted, uri: &Uri, why: Refused) -> Response<Body> {
-    let is_with_slash = uri.path().strip_prefix(&*route.upstream.path) == Some("/");
-    let challenges = if is_with_slash {
-        &route.challenges_with_slash
-    } else {
-        &route.challenges
+/// Tells a client without a good token how to get one. The metadata that it is led to is that of the
+/// very address that it called, with a slash at the end if it has one.
+fn challenge(
+    app: &App,
+    route: &Route,
+    noted: &Noted,
+    request: &Request<Body>,
+    why: Refused,
+) -> Response<Body> {
+    let name = origin::called(request, &app.policy);
+    let path = match request.uri().path() {
+        "/" => "",
+        path => path,
     };
+    let challenge = bearer::challenge(why, &format!("{name}{PROTECTED_RESOURCE}{path}"));
     let mut response = refuse(app, &route.upstream, noted, None, CallRefused::Bearer(why));
+    let headers = response.headers_mut();
+    headers.insert(header::WWW_AUTHENTICATE, challenge);
     response
-        .headers_mut()
-        .insert(header::WWW_AUTHENTICATE, challenges.answering(why));
+}
+
+/// Answers a page that may not call.
+fn refuse_origin(app: &App, route: &Route, noted: &Noted, origin: &HeaderValue) -> Response<Body> {
+    let origin = journal::told_origin(origin);
+    let response = respond::foreign_origin(origin);
+    app.journal.record(&Event::OriginRefused {
+        call: noted.call(&route.upstream, None, response.status()),
+        origin,
+    });
     response
 }
 
@@ -252,10 +261,6 @@ impl<'a> Call<'a> {
     ) -> Result<Self, CallRefused> {
         let (mut parts, body) = request.into_parts();
         let upstream = &*route.upstream;
-        let below = parts.uri.path().strip_prefix(&*upstream.path);
-        if !matches!(below, Some("" | "/")) {
-            return Err(CallRefused::Path);
-        }
         if !is_passed_on(&parts.method) {
             return Err(CallRefused::Method);
         }

@@ -56,22 +56,13 @@ impl McpClient {
             .expect(201)
             .json();
         let root = server.get("/.well-known/oauth-protected-resource").await;
-        let path = if root.status == 200 {
-            root.json()["resource"]
-                .as_str()
-                .unwrap()
-                .strip_prefix(ISSUER)
-                .unwrap()
-                .to_owned()
-        } else {
-            "/mcp/a".to_owned()
-        };
+        let path = if root.status == 200 { "/mcp" } else { "/mcp/a" };
         Self {
             server: server.clone(),
             client_id: registered["client_id"].as_str().unwrap().to_owned(),
             client_secret: registered["client_secret"].as_str().map(str::to_owned),
             signer: None,
-            path,
+            path: path.to_owned(),
             redirect_uri: REDIRECT_URI.to_owned(),
         }
     }
