@@ -3,7 +3,7 @@
 
 use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use crate::{
     mcp::{repeated::Contradiction, revision::Era},
@@ -76,11 +76,13 @@ pub enum Event<'a> {
         grant: &'a str,
         why: Revoked,
     },
-    /// An OAuth endpoint or page refused a request, or failed to serve it.
+    /// An OAuth endpoint or page refused a request, or failed to serve it. `presented` is what
+    /// `told_url` leaves of the value that was refused.
     Refused {
         endpoint: Endpoint,
         error: ErrorCode,
         description: &'a str,
+        presented: Option<&'a str>,
     },
     /// A request came under a name that is not ours, while we run for this computer alone; `host`
     /// is what `told_host` leaves of it.
@@ -94,9 +96,9 @@ pub enum Event<'a> {
     },
     /// So many clients registered that some went that nobody had approved yet.
     UnusedClientsRemoved { removed: u64 },
-    /// There is nothing at this path, of which `path` is what `told_path` leaves. Only told at
-    /// all so that a mistyped address can be seen.
-    NotFound { path: &'a str },
+    /// There is nothing at this path, of which `path` is what `told_path` leaves; `served` lists the
+    /// addresses there are. Only told at all so that a mistyped address can be seen.
+    NotFound { path: &'a str, served: &'a str },
     /// The program failed: the store, or itself.
     Failed {
         endpoint: Endpoint,
@@ -111,6 +113,8 @@ pub enum Event<'a> {
     },
     /// A call was refused before it reached the upstream.
     CallRefused { call: Call<'a>, why: CallRefused },
+    /// A browser page that may not call tried to; `origin` is what `told_origin` leaves of its origin.
+    OriginRefused { call: Call<'a>, origin: &'a str },
     /// The upstream gave no answer, or one that is not passed on.
     UpstreamFailed {
         call: Call<'a>,
@@ -202,8 +206,6 @@ pub enum Instead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallRefused {
     Bearer(bearer::Refused),
-    /// A browser page of another origin asked.
-    Origin,
     Method,
     /// A header that says one thing says two.
     Repeated,
@@ -215,8 +217,6 @@ pub enum CallRefused {
     TooLarge,
     /// The MCP session is unknown, or another client's.
     Session,
-    /// There is nothing at this path below the upstream's.
-    Path,
     /// The request body broke off.
     Body,
     /// There was no room for the request body, which is said by an event of its own.
@@ -315,6 +315,27 @@ fn is_name(segment: &str) -> bool {
         || (segment.len() <= LONGEST_WORDS && segment.bytes().all(in_words))
 }
 
+/// What may be told of a URL that was presented, such as a `resource`: of its path as of any path, and
+/// nothing of a query, which may hold a key.
+pub(crate) fn told_url(url: &str) -> String {
+    let (url, more) = match url.find(['?', '#']) {
+        Some(end) => (&url[..end], "?…"),
+        None => (url, ""),
+    };
+    let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| is_name(scheme)) else {
+        // No URL at all, so perhaps a path or a name.
+        return told_path(&format!("/{}", url.trim_start_matches('/'))) + more;
+    };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    format!("{scheme}://{}{}{more}", told_host(host), told_path(path))
+}
+
+/// What may be told of the `Origin` of a page: it has scheme, host and port, and nothing else.
+pub(crate) fn told_origin(origin: &HeaderValue) -> &str {
+    let origin = origin.to_str().unwrap_or("an origin that is no text");
+    &origin[..origin.floor_char_boundary(LONGEST_HOST)]
+}
+
 /// What may be told of a host that somebody asked for: not who asked, by name and password, nor
 /// more than a name has room for.
 pub(crate) fn told_host(host: &str) -> &str {
@@ -359,5 +380,32 @@ mod tests {
         assert_eq!(told_host("evil.example:80"), "evil.example:80");
         assert_eq!(told_host("me:s3cr3t@evil.example"), "evil.example");
         assert_eq!(told_host(&"x".repeat(30_000)).len(), 259);
+    }
+
+    #[test]
+    fn a_url_is_told_without_what_may_be_a_key() {
+        for (url, told) in [
+            ("https://gw.example", "https://gw.example"),
+            ("https://gw.example/", "https://gw.example/"),
+            ("http://proxy:8080/mcp", "http://proxy:8080/mcp"),
+            (
+                "https://gw.example/mcp?key=s3cr3t",
+                "https://gw.example/mcp?…",
+            ),
+            ("https://me:s3cr3t@gw.example/mcp", "https://gw.example/mcp"),
+            (
+                "https://gw.example/8f14e45fceea167a5a36dedd4bea2543/mcp#x",
+                "https://gw.example/…/mcp?…",
+            ),
+            ("mcp", "/mcp"),
+            ("/mcp", "/mcp"),
+            ("", "/"),
+            ("wsk_live_8Jq2LmZ0pTxN4uVb", "/…"),
+            ("\"}\n{://x", "/…//x"),
+        ] {
+            assert_eq!(told_url(url), told, "{url}");
+        }
+        assert!(told_url(&"x/".repeat(30_000)).len() < 100);
+        assert!(told_url(&format!("https://{}", "x".repeat(30_000))).len() < 300);
     }
 }

@@ -1,6 +1,8 @@
 //! What the operator's configuration means, in parsed types. Made once at start; after that
 //! nothing can be misconfigured.
 
+mod addresses;
+
 use std::{sync::Arc, time::Duration};
 
 use http::Uri;
@@ -13,7 +15,7 @@ use crate::{
         client::PreregisteredClient,
         client_auth::AuthMethod,
         client_document::{DocumentUrl, HostPattern},
-        identifiers::{ClientId, Issuer, Resource},
+        identifiers::{Alias, ClientId, Issuer, Resource},
         jwks::KeySource,
     },
     rates::Rate,
@@ -24,16 +26,23 @@ use crate::{
 pub struct Policy {
     /// The public URL, and the `issuer` of everything issued (RFC 8414 §2).
     pub issuer: Issuer,
+    /// Further public names: what is below them is the same as below the issuer. Those that a
+    /// loopback issuer has by itself need not be among them.
+    pub aliases: Vec<Alias>,
     /// How the person who approves a client proves who they are.
     pub sign_in: SignIn,
     /// The MCP servers behind this proxy; never empty, names and paths are unique.
     pub upstreams: Vec<Arc<UpstreamPolicy>>,
+    /// The name of the upstream that was the only one when there was just one. Its clients may know
+    /// it by the addresses that only one upstream can have.
+    pub once_the_only_one: Option<String>,
     pub clients: ClientPolicy,
     pub tokens: TokenPolicy,
     pub limits: Limits,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Browser origins that may call the MCP endpoints, beside our own and loopback ones.
+    /// Browser origins that may call the MCP endpoints of a proxy for this computer alone, beside our
+    /// own and loopback ones. Elsewhere any origin may, with a token.
     pub allowed_origins: Vec<String>,
     /// How long a grant read from the store is believed. `None`: for ever, since no other
     /// process writes to this store and this one keeps its memory true.
@@ -47,7 +56,7 @@ pub struct UpstreamPolicy {
     pub name: String,
     /// What people are shown.
     pub title: String,
-    /// Where clients reach it, below the public URL, with a leading slash: `/mcp/<name>`.
+    /// Its own path below the public URL, with a leading slash: `/mcp/<name>`.
     pub path: String,
     /// `issuer` + `path`: the audience of its tokens.
     pub resource: Resource,

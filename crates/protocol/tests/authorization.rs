@@ -301,7 +301,7 @@ async fn a_resource_that_we_do_not_protect_is_an_invalid_target() {
             &[("resource", Some("https://gw.example:8443/mcp"))],
             &[("resource", Some("https://gw.example/mcp/other"))],
             &[("resource", Some("https://gw.example/MCP"))],
-            &[("resource", Some("https://gw.example/"))],
+            &[("resource", Some("https://gw.example//"))],
             &[("resource", Some("https://gw.example/mcp#x"))],
             &[("resource", Some("https://u@gw.example/mcp"))],
             &[("resource", Some("/mcp"))],

@@ -714,7 +714,10 @@ async fn a_metadata_address_with_nothing_behind_it_is_told() {
     ] {
         let _ = server.get(path).await.expect(404);
         let told = server.journal.all().pop().unwrap();
-        assert_eq!(told, format!("NotFound {{ path: {path:?} }}"));
+        assert!(
+            told.starts_with(&format!("NotFound {{ path: {path:?}, ")),
+            "{told}"
+        );
     }
 }
 

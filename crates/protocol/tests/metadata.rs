@@ -101,9 +101,10 @@ async fn one_issuer_string_is_in_both_documents_and_in_the_answer() {
 #[tokio::test]
 async fn the_only_resource_is_described_at_its_own_path_and_at_the_root() {
     let server = TestServer::new();
-    for path in [RESOURCE.to_owned(), format!("{RESOURCE}/mcp")] {
-        let document = document(server.get(&path).await);
-        assert_eq!(document["resource"], format!("{ISSUER}/mcp"));
+    // Each as the address that the document is found for (RFC 9728 §3.3).
+    for path in ["", "/mcp"] {
+        let document = document(server.get(&format!("{RESOURCE}{path}")).await);
+        assert_eq!(document["resource"], format!("{ISSUER}{path}"));
         assert_eq!(list(&document, "authorization_servers"), [ISSUER]);
         // Clients would ask for it, which is the business of the server document alone.
         assert!(!list(&document, "scopes_supported").contains(&"offline_access"));

@@ -548,7 +548,7 @@ async fn a_grant_that_was_read_again_is_believed_anew() {
     let server = TestServer::with(shared);
     let client = server.mcp_client().await;
     let tokens = client.sign_in().await;
-    let _ = client.call(&tokens).await.expect(200);
+    client.initializes(&tokens).await;
     let reads = || server.store.accesses().0;
     for _ in 0..3 {
         server.clock.advance(3 * SECOND);
@@ -606,7 +606,7 @@ async fn a_read_that_a_note_of_use_overtook_does_not_make_it_be_written_again() 
     let server = TestServer::with(shared);
     let client = server.mcp_client().await;
     let tokens = client.sign_in().await;
-    let _ = client.call(&tokens).await.expect(200);
+    client.initializes(&tokens).await;
     server.clock.advance(3 * SECOND);
     overtaken(&client, &tokens, server.app.write_uses()).await;
 

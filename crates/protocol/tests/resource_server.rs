@@ -18,7 +18,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, Version, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use protocol::{
-    oauth::identifiers::{Issuer, Resource},
+    oauth::identifiers::{Alias, Issuer, Resource},
     policy::Policy,
     ports::UpstreamError,
 };
@@ -523,12 +523,18 @@ async fn a_proxy_for_this_computer_alone_answers_to_no_other_name() {
     }
 }
 
-/// TL-15, N-RS-15
+/// A proxy for this computer alone. The clients of these tests call it by another name.
+fn for_this_computer() -> TestServer {
+    let mut policy = at_issuer("http://127.0.0.1:8080");
+    policy.aliases = vec![Alias::parse(ISSUER).unwrap()];
+    policy.allowed_origins = vec!["https://app.example".to_owned()];
+    TestServer::with(policy)
+}
+
+/// TL-15, N-RS-15: of a proxy for this computer alone.
 #[tokio::test]
 async fn a_page_of_a_foreign_origin_gets_403_for_every_method_with_or_without_a_token() {
-    let mut policy = policy(&[("one", "/mcp")]);
-    policy.allowed_origins = vec!["https://app.example".to_owned()];
-    let (client, tokens) = signed_in_to(&TestServer::with(policy)).await;
+    let (client, tokens) = signed_in_to(&for_this_computer()).await;
     let server = &client.server;
     for origin in [
         "https://evil.example",
@@ -553,7 +559,13 @@ async fn a_page_of_a_foreign_origin_gets_403_for_every_method_with_or_without_a_
             *with.method_mut() = method.clone();
             let without = request(method, "/mcp").header(header::ORIGIN, origin);
             for request in [with, without.body(Body::empty()).unwrap()] {
-                let answer = server.send(request).await.expect(403);
+                let answer = server.send(request).await.refused(403, "forbidden");
+                let description = answer.json()["error_description"].to_string();
+                let origin_in_json = serde_json::Value::from(origin).to_string();
+                assert!(description.contains(origin_in_json.trim_matches('"')));
+                assert!(description.contains("allowed_origins"), "{description}");
+                let told = server.journal.all().pop().unwrap();
+                assert!(told.contains(&format!("origin: {origin:?}")), "{told}");
                 assert!(!answer.headers.contains_key(header::WWW_AUTHENTICATE));
                 let allowed = header::ACCESS_CONTROL_ALLOW_ORIGIN;
                 assert!(!answer.headers.contains_key(allowed), "{origin}");
@@ -574,6 +586,76 @@ async fn a_page_of_a_foreign_origin_gets_403_for_every_method_with_or_without_a_
         assert_eq!(answer.header("access-control-allow-origin"), origin);
     }
     let _ = client.call(&tokens).await.expect(200);
+}
+
+/// Case 13: at a public address the token decides, as no browser adds it by itself. A page of any origin
+/// is called with a good one, and may read the answer; the upstream never learns the origin.
+#[tokio::test]
+async fn at_a_public_address_the_token_decides_and_not_the_origin() {
+    let (client, tokens) = signed_in().await;
+    let server = &client.server;
+    for origin in [
+        "https://app.example",
+        "chrome-extension://abcdefghijklmnop",
+        "moz-extension://2f1c8a4e-7d53-4b08-9e6a-0c4d1b7a9f35",
+        "app://obsidian.md",
+        "capacitor://localhost",
+        "null",
+    ] {
+        let call = call_saying(&client, &tokens, "origin", origin);
+        let answer = server.send(call).await.expect(200);
+        assert_eq!(answer.header("access-control-allow-origin"), origin);
+        assert!(answer.header("vary").contains("Origin"));
+        assert!(
+            !server
+                .upstream
+                .last()
+                .headers()
+                .contains_key(header::ORIGIN)
+        );
+
+        let before = server.upstream.received().len();
+        for bad in [&[][..], &["Bearer x"], &["Basic eDp5"]] {
+            let mut call = call_with("/mcp", bad);
+            let headers = call.headers_mut();
+            headers.insert(header::ORIGIN, origin.parse().unwrap());
+            // What a browser adds by itself opens nothing.
+            headers.insert(header::COOKIE, "mcp=1".parse().unwrap());
+            let answer = server.send(call).await.expect(401);
+            assert_eq!(answer.header("access-control-allow-origin"), origin);
+            let exposed = answer.header("access-control-expose-headers");
+            assert!(exposed.contains("WWW-Authenticate"), "{exposed}");
+            let challenge = answer.header("www-authenticate");
+            assert!(challenge.contains("resource_metadata="), "{challenge}");
+            let credentials = header::ACCESS_CONTROL_ALLOW_CREDENTIALS;
+            assert!(!answer.headers.contains_key(credentials));
+        }
+        let preflight = request(Method::OPTIONS, "/mcp")
+            .header(header::ORIGIN, origin)
+            .header("access-control-request-method", "POST")
+            .body(Body::empty());
+        let answer = server.send(preflight.unwrap()).await.expect(204);
+        assert_eq!(answer.header("access-control-allow-origin"), origin);
+        assert_eq!(server.upstream.received().len(), before);
+    }
+}
+
+/// Case 13: where people decide, a page of another origin still decides nothing.
+#[tokio::test]
+async fn a_foreign_page_cannot_approve_at_a_public_address() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let query = client.authorization_with(&[]);
+    let (browser, page) = client.opens(&query).await;
+    let decision = [("secret", support::PASSPHRASE), ("decision", "approve")];
+    for (origin, status) in [("https://app.example", 403), (ISSUER, 303)] {
+        let mut form = browser.form(&page, &decision);
+        let value = HeaderValue::from_static(origin);
+        form.headers_mut().insert(header::ORIGIN, value);
+        let answer = server.send(form).await.expect(status);
+        let allowed = header::ACCESS_CONTROL_ALLOW_ORIGIN;
+        assert!(!answer.headers.contains_key(allowed), "{origin}");
+    }
 }
 
 /// S2-19
@@ -598,11 +680,14 @@ async fn a_browser_page_is_told_what_it_may_send_and_may_read_every_answer() {
         assert!(methods.contains(method), "{methods}");
     }
     assert!(answer.body.is_empty());
-    let _ = server
+    let local = for_this_computer();
+    let _ = local
         .send(preflight("https://evil.example"))
         .await
         .expect(403);
-    assert!(server.upstream.received().is_empty());
+    for server in [server, &local] {
+        assert!(server.upstream.received().is_empty());
+    }
 
     let good = call_saying(&client, &tokens, "origin", ISSUER);
     let mut bad = call_with("/mcp", &[]);
@@ -917,10 +1002,12 @@ async fn every_call_is_in_the_journal_and_no_token_is() {
     let _ = server.get("/mcp").await.expect(401);
     let bad = format!("Bearer {}x", tokens.access_token);
     let _ = server.send(call_with("/mcp", &[&bad])).await.expect(401);
+    let local = for_this_computer();
     let evil = call_saying(&client, &tokens, "origin", "https://evil.example");
-    let _ = server.send(evil).await.expect(403);
+    let _ = local.send(evil).await.expect(403);
 
-    let events = server.journal.all();
+    let mut events = server.journal.all();
+    events.extend(local.journal.all());
     assert_eq!(server.journal.count("CallForwarded"), 1, "{events:#?}");
     let forwarded = events
         .iter()
@@ -936,10 +1023,14 @@ async fn every_call_is_in_the_journal_and_no_token_is() {
     ] {
         assert!(forwarded.unwrap().contains(part), "{part}: {forwarded:?}");
     }
-    for why in ["NoToken", "InvalidToken", "Origin"] {
-        let refused = events.iter().find(|event| {
-            event.starts_with("CallRefused") && event.contains(why) && event.contains("one")
-        });
+    for (event, why) in [
+        ("CallRefused", "NoToken"),
+        ("CallRefused", "InvalidToken"),
+        ("OriginRefused", "origin: \"https://evil.example\""),
+    ] {
+        let refused = events
+            .iter()
+            .find(|it| it.starts_with(event) && it.contains(why) && it.contains("one"));
         assert!(refused.is_some(), "{why}: {events:#?}");
     }
     let text = events.join("\n");

@@ -8,6 +8,7 @@ use std::{fmt::Write, time::Duration};
 
 use axum::body::Body;
 use http::{Method, header};
+use protocol::oauth::identifiers::{Alias, Issuer};
 use serde_json::json;
 use support::{
     Answer, PASSPHRASE, TestServer,
@@ -391,6 +392,10 @@ async fn mcp(table: &mut Table) {
     };
     let call = || client.call_request(&tokens);
     let other_process = client.on(&server.another(support::policy(&[("one", "/mcp")])));
+    let mut local = support::policy(&[("one", "/mcp")]);
+    local.issuer = Issuer::parse("http://127.0.0.1:8080").unwrap();
+    local.aliases = vec![Alias::parse(support::ISSUER).unwrap()];
+    let local = TestServer::with(local);
     let mut in_query = client.call_request(&tokens);
     *in_query.uri_mut() = "/mcp?access_token=x".parse().unwrap();
     let mut below = client.call_request(&tokens);
@@ -400,8 +405,8 @@ async fn mcp(table: &mut Table) {
         ("invalid_token", client.call(&unknown).await),
         ("invalid_request (two tokens)", server.send(in_query).await),
         (
-            "another origin",
-            with_header(&server, call(), "origin", "https://evil.example").await,
+            "another origin, on this computer alone",
+            with_header(&local, call(), "origin", "https://evil.example").await,
         ),
         (
             "unknown session",

@@ -150,8 +150,9 @@ impl Reader for Logs {
                 endpoint,
                 error,
                 description,
+                presented,
             } => {
-                info!(target: REQUESTS, ?endpoint, %error, description, "refused");
+                info!(target: REQUESTS, ?endpoint, %error, description, presented, "refused");
             }
             Event::Failed {
                 endpoint,
@@ -184,11 +185,19 @@ impl Reader for Logs {
             Event::CallRefused { call, why } => {
                 log_call!(info in REQUESTS, call, ?why, "a call was refused");
             }
+            Event::OriginRefused { call, origin } => {
+                log_call!(
+                    info in REQUESTS,
+                    call,
+                    origin,
+                    "a page of a foreign origin was refused: if it may call, add the origin to allowed_origins"
+                );
+            }
             Event::Misdirected { host } => {
                 warn!(
                     target: REQUESTS,
                     host,
-                    "a request came under a name that is not ours: set PUBLIC_URL or public_url to the address that clients use"
+                    "a request came under a name that is not ours: set PUBLIC_URL or public_url to the address that clients use, or add it to aliases"
                 );
             }
             Event::Looped => warn!(
@@ -210,11 +219,11 @@ impl Reader for Logs {
                 );
             }
             // Mistyped addresses are worth a line, what scanners try is not.
-            Event::NotFound { path } if path == "/" || path.starts_with("/mcp") => {
-                info!(target: REQUESTS, path, "there is nothing at this address");
+            Event::NotFound { path, served } if looks_like_mcp(path) => {
+                info!(target: REQUESTS, path, served, "there is nothing at this address");
             }
-            Event::NotFound { path } => {
-                debug!(target: REQUESTS, path, "there is nothing at this address");
+            Event::NotFound { path, served } => {
+                debug!(target: REQUESTS, path, served, "there is nothing at this address");
             }
             Event::UpstreamFailed {
                 call,
@@ -289,6 +298,11 @@ fn remedy(why: UpstreamFailed) -> &'static str {
         UpstreamFailed::ServerError => "the upstream failed",
         UpstreamFailed::Nonsense => "the upstream gave an answer that is no HTTP answer",
     }
+}
+
+/// Whether somebody may have meant the address of an MCP server.
+fn looks_like_mcp(path: &str) -> bool {
+    path == "/" || path.contains("mcp") || path.ends_with("/sse")
 }
 
 /// An error and what caused it, in one line.

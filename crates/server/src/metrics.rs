@@ -303,6 +303,10 @@ impl Reader for Metrics {
                     &[("upstream", &call.upstream.name), ("why", &name(&why))],
                 );
             }
+            Event::OriginRefused { call, .. } => count(
+                &self.calls_refused,
+                &[("upstream", &call.upstream.name), ("why", &"Origin")],
+            ),
             Event::UpstreamFailed { call, why, .. } => {
                 count(
                     &self.upstream_failures,

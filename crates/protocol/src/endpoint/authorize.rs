@@ -33,7 +33,6 @@ use crate::{
         known_clients,
         pkce::CodeChallenge,
         redirect_uri::RedirectUri,
-        resource,
         scope::Scope,
     },
     ports::Timestamp,
@@ -52,7 +51,7 @@ pub(super) struct Transaction {
     pub(super) state: Option<String>,
     pub(super) code_challenge: CodeChallenge,
     pub(super) scope: Scope,
-    /// The upstream's path; absent when the person is to choose.
+    /// The upstream's own path; absent when the person is to choose.
     pub(super) path: Option<String>,
     pub(super) expires_at: Timestamp,
 }
@@ -122,15 +121,12 @@ async fn consider(app: &App, params: Params, address: IpAddr) -> Result<Response
         .addressed_to(&client.redirect_uris)
         .map_err(NoPage::Here)?;
     let decided = params.check().and_then(|request| {
-        let path = match (&request.resource, &app.policy.upstreams[..]) {
-            (Some(resource), upstreams) => {
-                let paths = upstreams.iter().map(|upstream| &*upstream.path);
-                Some(resource::resolve(resource, &app.policy.issuer, paths)?.to_owned())
-            }
-            (None, [only]) => Some(only.path.clone()),
+        let upstream = match (&request.resource, &app.policy.upstreams[..]) {
+            (Some(resource), _) => Some(app.policy.resolve(resource)?),
+            (None, [only]) => Some(only),
             (None, _) => None,
         };
-        Ok((request, path))
+        Ok((request, upstream.map(|upstream| upstream.path.clone())))
     });
     let (request, path) = match decided {
         Ok(decided) => decided,

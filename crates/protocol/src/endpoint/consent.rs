@@ -72,9 +72,10 @@ pub(super) async fn decide(
 fn is_from_our_page(app: &App, headers: &HeaderMap) -> bool {
     match headers.get("sec-fetch-site") {
         Some(site) => site == "same-origin" || site == "none",
-        None => headers
-            .get(header::ORIGIN)
-            .is_none_or(|origin| origin == app.policy.issuer.as_str() || origin == "null"),
+        None => headers.get(header::ORIGIN).is_none_or(|origin| {
+            let is_own = |origin| app.policy.is_own_origin(origin);
+            origin == "null" || origin.to_str().is_ok_and(is_own)
+        }),
     }
 }
 

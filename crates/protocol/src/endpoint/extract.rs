@@ -100,7 +100,7 @@ pub(super) async fn permit(
     else {
         return Err(invalid);
     };
-    if !token.opens(&live.grant, upstream, now) {
+    if !token.opens(&live.grant, upstream, &app.policy, now) {
         return Err(invalid);
     }
     app.grants.note_use(token.family, &live, token.generation);

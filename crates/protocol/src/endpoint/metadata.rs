@@ -1,14 +1,17 @@
 //! The two kinds of metadata document, at every place where clients look for them.
 
 use axum::{
-    extract::{Path, State},
+    extract::{Path, Request, State},
     response::Response,
 };
 use http::{HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 
 use super::{App, respond};
-use crate::oauth::metadata::{AuthorizationServer, ProtectedResource};
+use crate::{
+    forward::origin,
+    oauth::metadata::{AuthorizationServer, ProtectedResource},
+};
 
 /// `GET /.well-known/oauth-authorization-server` (RFC 8414 §3).
 pub(super) async fn describe_authorization_server(State(app): State<App>) -> Response {
@@ -18,13 +21,13 @@ pub(super) async fn describe_authorization_server(State(app): State<App>) -> Res
     ))
 }
 
-/// The same at the path of a known upstream, where clients of 2025-03-26 and some later ones look.
+/// The same at an address of an upstream, where clients of 2025-03-26 and some later ones look.
 pub(super) async fn describe_authorization_server_at(
     State(app): State<App>,
     Path(path): Path<String>,
     uri: Uri,
 ) -> Response {
-    match upstream_at(&app, &path) {
+    match app.policy.upstream_at(&format!("/{path}")) {
         Some(_) => document(&AuthorizationServer::new(
             &app.policy.issuer,
             &app.policy.clients,
@@ -37,41 +40,27 @@ pub(super) async fn describe_authorization_server_at(
 pub(super) async fn describe_resource(
     State(app): State<App>,
     Path(path): Path<String>,
-    uri: Uri,
+    request: Request,
 ) -> Response {
-    // An address that was typed with a slash at its end is described with it.
-    let plain = path.strip_suffix('/').unwrap_or(&path);
-    match upstream_at(&app, plain) {
+    describe(&app, &format!("/{path}"), &request)
+}
+
+/// The same at the root: the origin itself is the resource.
+pub(super) async fn describe_origin(State(app): State<App>, request: Request) -> Response {
+    describe(&app, "", &request)
+}
+
+/// Describes the resource at `path` under the very address that the client uses, since clients compare
+/// the two (RFC 9728 §3.3): by the name that it calls us by, and with a slash at the end if it has one.
+fn describe(app: &App, path: &str, request: &Request) -> Response {
+    let policy = &app.policy;
+    match policy.upstream_at(path.strip_suffix('/').unwrap_or(path)) {
         Some(upstream) => {
-            let resource = app.policy.issuer.url(&format!("/{path}"));
-            document(&ProtectedResource::new(
-                &app.policy.issuer,
-                upstream,
-                &resource,
-            ))
+            let resource = format!("{}{path}", origin::called(request, policy));
+            document(&ProtectedResource::new(&policy.issuer, upstream, &resource))
         }
-        None => respond::not_found(&app, &uri),
+        None => respond::not_found(app, request.uri()),
     }
-}
-
-/// The same at the root, when there is just one resource that could be meant.
-pub(super) async fn describe_only_resource(State(app): State<App>, uri: Uri) -> Response {
-    match &app.policy.upstreams[..] {
-        [only] => document(&ProtectedResource::new(
-            &app.policy.issuer,
-            only,
-            only.resource.as_str(),
-        )),
-        _ => respond::not_found(&app, &uri),
-    }
-}
-
-fn upstream_at<'a>(app: &'a App, path: &str) -> Option<&'a crate::policy::UpstreamPolicy> {
-    app.policy
-        .upstreams
-        .iter()
-        .find(|upstream| upstream.path.strip_prefix('/') == Some(path))
-        .map(|upstream| &**upstream)
 }
 
 fn document<T: Serialize>(document: &T) -> Response {

@@ -99,7 +99,8 @@ pub struct Parts {
 
 impl App {
     /// `key` is the content of the key file.
-    pub fn new(policy: Policy, key: &[u8; 32], ports: Ports, journal: Journal) -> Self {
+    pub fn new(mut policy: Policy, key: &[u8; 32], ports: Ports, journal: Journal) -> Self {
+        policy.aliases.extend(policy.issuer.loopback_twins());
         let content_security_policy = HeaderValue::try_from(pages::content_security_policy())
             .expect("our own policy is visible ASCII");
         let keys = Keys::derive(key, &policy.issuer);
@@ -204,10 +205,13 @@ impl Front {
         if headers::came_through(request.headers(), &self.app.proxy_name) {
             return respond::looped(&self.app);
         }
-        if let Some(host) = origin::foreign_host(&request, &self.app.policy.issuer) {
+        let policy = &self.app.policy;
+        if let Some(host) = origin::foreign_host(&request, &policy.issuer, &policy.aliases) {
             return respond::misdirected(&self.app, host);
         }
-        if let Some(route) = self.app.routes.find(request.uri().path()) {
+        if let Some(route) = self.app.routes.find(request.uri().path())
+            && !respond::is_for_front_page(&request)
+        {
             return mcp::answer_mcp_request(&self.app, route, request, peer).await;
         }
         request.extensions_mut().insert(Peer(peer));
@@ -228,7 +232,7 @@ fn router(app: App) -> Router {
             &format!("{AUTHORIZATION_SERVER}/{{*path}}"),
             get(metadata::describe_authorization_server_at),
         )
-        .route(PROTECTED_RESOURCE, get(metadata::describe_only_resource))
+        .route(PROTECTED_RESOURCE, get(metadata::describe_origin))
         .route(
             &format!("{PROTECTED_RESOURCE}/{{*path}}"),
             get(metadata::describe_resource),

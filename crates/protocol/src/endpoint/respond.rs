@@ -2,11 +2,8 @@
 
 use std::{borrow::Cow, error::Error, time::Duration};
 
-use axum::{
-    body::Body,
-    extract::{Request, State},
-};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+use axum::{body::Body, extract::State};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::LengthLimitError;
 use serde::Serialize;
 use serde_json::{json, value::RawValue};
@@ -64,13 +61,23 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// There is nothing at this path. JSON, since discovery stumbles over pages.
+/// There is nothing at this path. JSON, since discovery stumbles over pages. Where there is one MCP
+/// server, the answer says where; of several it names none, since their names are for their clients
+/// alone. The log always does.
 pub(super) fn not_found(app: &App, uri: &Uri) -> Response<Body> {
-    let path = &journal::told_path(uri.path());
-    app.journal.record(&Event::NotFound { path });
+    let policy = &app.policy;
+    app.journal.record(&Event::NotFound {
+        path: &journal::told_path(uri.path()),
+        served: &policy.listed_resources(),
+    });
+    let instead = match &policy.upstreams[..] {
+        [_] => format!("the MCP server is at {}", policy.issuer.url("/mcp")),
+        _ => "ask the operator for the address of the MCP server".to_owned(),
+    };
+    let description = format!("there is nothing at this address; {instead}");
     json(
         StatusCode::NOT_FOUND,
-        &json!({ "error": "not_found", "error_description": "there is nothing at this address" }),
+        &json!({ "error": "not_found", "error_description": description }),
     )
 }
 
@@ -79,18 +86,27 @@ pub(super) async fn nothing_here(State(app): State<App>, uri: Uri) -> Response<B
     not_found(&app, &uri)
 }
 
-/// What a person sees who opens the public address in a browser. Programs find nothing there, and
-/// strangers learn nothing of what is behind it.
-pub(super) async fn front_page(State(app): State<App>, request: Request) -> Response<Body> {
-    let wants_page = request.headers().get_all(header::ACCEPT).iter().any(|it| {
-        let accepted = it.as_bytes().split(|byte| *byte == b',');
-        accepted.map(<[u8]>::trim_ascii).any(|range| {
-            let essence = range.split(|byte| *byte == b';').next();
-            essence.is_some_and(|it| it.trim_ascii().eq_ignore_ascii_case(b"text/html"))
+/// Whether a request is a browser's that opens the public address, and not an MCP client's.
+pub(super) fn is_for_front_page<B>(request: &Request<B>) -> bool {
+    let accepts = |essence: &str| {
+        request.headers().get_all(header::ACCEPT).iter().any(|it| {
+            let accepted = it.as_bytes().split(|byte| *byte == b',');
+            accepted.map(<[u8]>::trim_ascii).any(|range| {
+                let range = range.split(|byte| *byte == b';').next();
+                range.is_some_and(|it| it.trim_ascii().eq_ignore_ascii_case(essence.as_bytes()))
+            })
         })
-    });
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    if !(wants_page && is_read) {
+    };
+    request.uri().path() == "/"
+        && matches!(*request.method(), Method::GET | Method::HEAD)
+        && accepts("text/html")
+        && !accepts("text/event-stream")
+}
+
+/// What a person sees who opens the public address in a browser. Programs find nothing there unless
+/// it is the address of an MCP server, and unauthenticated callers learn nothing of what is behind it.
+pub(super) async fn front_page(State(app): State<App>, request: Request<Body>) -> Response<Body> {
+    if !is_for_front_page(&request) {
         return nothing_here(State(app), request.uri().clone()).await;
     }
     let next_step = format!(
@@ -126,7 +142,8 @@ pub(super) fn misdirected(app: &App, host: &str) -> Response<Body> {
         &json!({
             "error": "invalid_request",
             "error_description": format!(
-                "the request is for a host that is not this server, whose public_url is {}",
+                "the request is for a host that is not this server, whose public_url is {}; its \
+                 operator can add other names as aliases",
                 app.policy.issuer,
             ),
         }),
@@ -481,6 +498,17 @@ pub(super) fn notice(app: &App, notice: &Notice) -> Response<Body> {
     response
 }
 
+/// The page that calls may not, as `origin` is not ours, nor of this computer, nor allowed.
+pub(super) fn foreign_origin(origin: &str) -> Response<Body> {
+    let description = format!(
+        "pages of {origin} may not call this server; its operator can allow them with allowed_origins"
+    );
+    json(
+        StatusCode::FORBIDDEN,
+        &json!({ "error": "forbidden", "error_description": description }),
+    )
+}
+
 /// A call that did not reach its upstream. Before the token is proved good the answer is one of
 /// OAuth, after it one of JSON-RPC, with the id of the request.
 pub(super) fn call_refused(
@@ -503,17 +531,6 @@ pub(super) fn call_refused(
             StatusCode::BAD_REQUEST,
             "invalid_request",
             "present one access token, in one Authorization header",
-        ),
-        CallRefused::Origin => (
-            StatusCode::FORBIDDEN,
-            "forbidden",
-            "pages of this origin may not call this server",
-        ),
-        // No message of the protocol: no server of it is there.
-        CallRefused::Path => (
-            StatusCode::NOT_FOUND,
-            "not_found",
-            "there is nothing at this address",
         ),
         _ => return request_refused(why, detail, id),
     };
@@ -583,7 +600,7 @@ fn request_refused(why: CallRefused, detail: Option<&str>, id: Option<&str>) -> 
             SERVER_ERROR,
             "too many requests are waited for, try again in a few seconds",
         ),
-        CallRefused::Body | CallRefused::Bearer(_) | CallRefused::Origin | CallRefused::Path => (
+        CallRefused::Body | CallRefused::Bearer(_) => (
             bad_request,
             INVALID_REQUEST,
             "the request body could not be read to its end",
@@ -737,11 +754,12 @@ fn note(app: &App, endpoint: Endpoint, error: &OAuthError) -> Option<String> {
         error.code,
         ErrorCode::ServerError | ErrorCode::TemporarilyUnavailable
     ) {
-        let description = &error.description;
+        let presented = error.presented.as_deref().map(journal::told_url);
         app.journal.record(&Event::Refused {
             endpoint,
             error: error.code,
-            description,
+            description: &error.description,
+            presented: presented.as_deref(),
         });
         return None;
     }

@@ -34,7 +34,6 @@ use crate::{
         identifiers::Resource,
         pkce::CodeVerifier,
         refresh_token::Rotation,
-        resource,
         scope::Scope,
     },
     ports::Timestamp,
@@ -110,15 +109,13 @@ async fn exchange(
 fn asked_resource(app: &App, form: &Form) -> Result<Option<Resource>, OAuthError> {
     let mut asked = None;
     for presented in form.all("resource") {
-        let paths = app.policy.upstreams.iter().map(|upstream| &*upstream.path);
-        let path = resource::resolve(presented, &app.policy.issuer, paths)?;
-        let canonical = Resource::at(&app.policy.issuer, path);
+        let canonical = &app.policy.resolve(presented)?.resource;
         if asked.is_some_and(|other| other != canonical) {
             return Err(OAuthError::invalid_target("resource must be given once"));
         }
         asked = Some(canonical);
     }
-    Ok(asked)
+    Ok(asked.cloned())
 }
 
 /// Redeems an authorization code (RFC 6749 §4.1.3). Everything is checked before anything is
@@ -238,16 +235,16 @@ async fn refresh(
         if grant.needs_key && client.proof != Proof::Key {
             return Err(client_assertion::missing());
         }
-        if !app
-            .policy
-            .upstreams
-            .iter()
-            .any(|upstream| grant.is_for(upstream))
-        {
+        let policy = &app.policy;
+        let mut upstreams = policy.upstreams.iter();
+        let Some(upstream) = upstreams.find(|upstream| grant.is_for(upstream, policy)) else {
             return Err(OAuthError::invalid_grant(
                 "the server that was approved is not here any more",
             ));
-        }
+        };
+        // It may have been approved at another of its addresses.
+        read.record.resource = upstream.resource.clone();
+        let grant = &read.record;
 
         // Decide.
         let now = app.ports.clock.now();

@@ -6,36 +6,39 @@ use http::{HeaderMap, HeaderValue, Request, Version, header, uri::Authority};
 use url::Url;
 
 use crate::{
-    oauth::identifiers::{Issuer, is_loopback},
+    oauth::identifiers::{Alias, Issuer, is_loopback},
     policy::Policy,
 };
 
-/// The page that a request comes from, when that page may call: our own, one on this computer,
-/// or one that the operator allowed. `Ok(None)`: no page, so a program.
+/// The page that a request comes from, when that page may call. `Ok(None)`: no page, so a program.
 ///
-/// A page that may not call is an `Err` (MCP transports, "Security Warning": 403).
+/// At a public address every page may: what decides is the token, which no browser adds by itself, and
+/// a page that has none learns where to get one. A proxy for this computer alone is called by our own
+/// pages, by others on this computer, and by those that the operator allowed; another page is an `Err`
+/// (MCP transports, "Security Warning": 403).
 pub fn allowed<'a>(
     headers: &'a HeaderMap,
     policy: &Policy,
-) -> Result<Option<&'a HeaderValue>, NotAllowed> {
+) -> Result<Option<&'a HeaderValue>, NotAllowed<'a>> {
     let Some(origin) = headers.get(header::ORIGIN) else {
         return Ok(None);
     };
-    let text = origin.to_str().map_err(|_| NotAllowed)?;
-    let is_known = text == policy.issuer.as_str()
-        || policy.allowed_origins.iter().any(|allowed| allowed == text)
-        || Url::parse(text)
-            .is_ok_and(|url| is_loopback(&url) && url.origin().ascii_serialization() == text);
-    if is_known {
+    let is_known = |text: &str| {
+        policy.is_own_origin(text)
+            || policy.allowed_origins.iter().any(|allowed| allowed == text)
+            || Url::parse(text)
+                .is_ok_and(|url| is_loopback(&url) && url.origin().ascii_serialization() == text)
+    };
+    if !policy.issuer.is_loopback() || origin.to_str().is_ok_and(is_known) {
         Ok(Some(origin))
     } else {
-        Err(NotAllowed)
+        Err(NotAllowed(origin))
     }
 }
 
-/// The request comes from a browser page that may not call.
+/// The request comes from a browser page that may not call: its origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAllowed;
+pub struct NotAllowed<'a>(pub &'a HeaderValue);
 
 /// Whether a request has as many `Host` headers as HTTP lets it have (RFC 9112 §3.2). With two,
 /// whatever is in front of us may have gone by the other one.
@@ -54,11 +57,27 @@ pub fn has_one_host<B>(request: &Request<B>) -> bool {
 ///
 /// A whole URL in the request line names its host too, and the peer in front of us may have gone
 /// by that one (RFC 9112 §3.2.2).
-pub fn foreign_host<'a, B>(request: &'a Request<B>, issuer: &Issuer) -> Option<&'a str> {
+pub fn foreign_host<'a, B>(
+    request: &'a Request<B>,
+    issuer: &Issuer,
+    aliases: &[Alias],
+) -> Option<&'a str> {
+    let is_alias = |host: &str| aliases.iter().any(|alias| alias.is_called(host));
     // Nearly every request names the public address or a loopback one: neither costs a parse.
     names(request).find(|host| {
-        issuer.authority() != *host && !names_this_computer(host) && issuer.is_loopback()
+        issuer.authority() != *host
+            && !names_this_computer(host)
+            && issuer.is_loopback()
+            && !is_alias(host)
     })
+}
+
+/// The origin of ours that a request calls this program by; the issuer, if by none of ours. Clients
+/// compare what they are told of a resource with the address that they know.
+pub fn called<'p, B>(request: &Request<B>, policy: &'p Policy) -> &'p str {
+    // A whole URL in the request line is what counts (RFC 9112 §3.2.2).
+    let host = names(request).last().unwrap_or_default();
+    policy.name_of_host(host)
 }
 
 /// Whether a request calls this program by a name that only this computer has for itself.
@@ -123,12 +142,32 @@ mod tests {
                 let Ok(request) = request.body(()) else {
                     continue;
                 };
-                let foreign = foreign_host(&request, &local);
+                let foreign = foreign_host(&request, &local, &[]);
                 assert_eq!(foreign, (!is_local).then_some(host), "{request:?}");
-                assert_eq!(foreign_host(&request, &public), None);
+                assert_eq!(foreign_host(&request, &public, &[]), None);
                 assert_eq!(is_for_this_computer(&request), is_local);
             }
         }
-        assert_eq!(foreign_host(&Request::new(()), &local), None);
+        assert_eq!(foreign_host(&Request::new(()), &local, &[]), None);
+    }
+
+    /// Case 07: a further name that the operator gave is one of ours, in any case, and no other is.
+    #[test]
+    fn an_alias_is_no_foreign_host() {
+        let local = Issuer::parse("http://127.0.0.1:8080").unwrap();
+        let aliases = [Alias::parse("http://proxy:8080").unwrap()];
+        let named = |host: &str| {
+            Request::get("/")
+                .header(header::HOST, host)
+                .body(())
+                .unwrap()
+        };
+        for host in ["proxy:8080", "PROXY:8080"] {
+            assert_eq!(foreign_host(&named(host), &local, &aliases), None);
+            assert_eq!(foreign_host(&named(host), &local, &[]), Some(host));
+        }
+        for host in ["proxy", "proxy:8081", "proxy.evil.example:8080"] {
+            assert_eq!(foreign_host(&named(host), &local, &aliases), Some(host));
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! What an access token says, and when it may be used.
 
 use super::grant::Grant;
-use crate::{policy::UpstreamPolicy, ports::Timestamp};
+use crate::{
+    policy::{Policy, UpstreamPolicy},
+    ports::Timestamp,
+};
 
 /// The readable part of an access token of ours, its MAC already found right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +22,13 @@ pub struct Family(pub [u8; 16]);
 
 impl AccessToken {
     /// Whether the token may be used at an upstream, its grant being `grant` (RFC 8707 §2).
-    pub fn opens(&self, grant: &Grant, upstream: &UpstreamPolicy, now: Timestamp) -> bool {
-        now < self.expires_at && grant.is_live(now) && grant.is_for(upstream)
+    pub fn opens(
+        &self,
+        grant: &Grant,
+        upstream: &UpstreamPolicy,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> bool {
+        now < self.expires_at && grant.is_live(now) && grant.is_for(upstream, policy)
     }
 }

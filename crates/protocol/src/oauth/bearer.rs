@@ -41,48 +41,25 @@ fn has_token(query: &str) -> bool {
     form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "access_token")
 }
 
-/// The `WWW-Authenticate` values of one resource, made once.
-#[derive(Clone, Debug)]
-pub struct Challenges {
-    no_token: HeaderValue,
-    invalid_token: HeaderValue,
-    malformed: HeaderValue,
-}
-
-impl Challenges {
-    /// The challenges that point to the metadata at `resource_metadata`, a URL of ours.
-    pub fn new(resource_metadata: &str) -> Self {
-        let pointer = format!(
-            "resource_metadata=\"{resource_metadata}\", scope=\"{}\"",
-            scope::MCP
-        );
-        let value = |text: String| {
-            HeaderValue::try_from(text).expect("a public URL of ours is visible ASCII")
-        };
-        Self {
-            no_token: value(format!("Bearer {pointer}")),
-            invalid_token: value(format!(
-                "Bearer error=\"invalid_token\", \
-                 error_description=\"the access token is unknown, expired, revoked or for another \
-                 resource\", {pointer}"
-            )),
-            malformed: value(format!(
-                "Bearer error=\"invalid_request\", \
-                 error_description=\"present one access token, in one Authorization header\", \
-                 {pointer}"
-            )),
+/// The `WWW-Authenticate` value that goes with a refusal. It points to the metadata at
+/// `resource_metadata`, a URL of ours.
+pub fn challenge(refused: Refused, resource_metadata: &str) -> HeaderValue {
+    let error = match refused {
+        Refused::NoToken => "",
+        Refused::InvalidToken => {
+            "error=\"invalid_token\", error_description=\"the access token is unknown, expired, revoked \
+             or for another resource\", "
         }
-    }
-
-    /// The challenge that goes with a refusal.
-    pub fn answering(&self, refused: Refused) -> HeaderValue {
-        match refused {
-            Refused::NoToken => &self.no_token,
-            Refused::InvalidToken => &self.invalid_token,
-            Refused::Malformed => &self.malformed,
+        Refused::Malformed => {
+            "error=\"invalid_request\", error_description=\"present one access token, in one \
+             Authorization header\", "
         }
-        .clone()
-    }
+    };
+    let value = format!(
+        "Bearer {error}resource_metadata=\"{resource_metadata}\", scope=\"{}\"",
+        scope::MCP
+    );
+    HeaderValue::try_from(value).expect("a public URL of ours is visible ASCII")
 }
 
 #[cfg(test)]

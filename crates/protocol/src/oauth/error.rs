@@ -45,9 +45,11 @@ impl fmt::Display for ErrorCode {
 #[error("{code}: {description}")]
 pub struct OAuthError {
     pub code: ErrorCode,
-    /// For the client's developer. Fixed text: nothing of the request is copied into it, and it
-    /// keeps to the characters of RFC 6749 §5.2.
+    /// For the client's developer. Nothing of the request is copied into it, and it keeps to the
+    /// characters of RFC 6749 §5.2.
     pub description: Cow<'static, str>,
+    /// The value that was refused, as it came. For the log alone.
+    pub presented: Option<String>,
     /// How long the client is to wait before it tries again, if that is known.
     pub retry_after: Option<Duration>,
     #[source]
@@ -56,17 +58,18 @@ pub struct OAuthError {
 
 macro_rules! constructors {
     ($($name:ident => $code:ident),* $(,)?) => {
-        $(pub fn $name(description: &'static str) -> Self {
+        $(pub fn $name(description: impl Into<Cow<'static, str>>) -> Self {
             Self::new(ErrorCode::$code, description)
         })*
     };
 }
 
 impl OAuthError {
-    pub fn new(code: ErrorCode, description: &'static str) -> Self {
+    pub fn new(code: ErrorCode, description: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
-            description: Cow::Borrowed(description),
+            description: description.into(),
+            presented: None,
             retry_after: None,
             cause: None,
         }
@@ -76,6 +79,15 @@ impl OAuthError {
         Self {
             retry_after: Some(wait),
             ..Self::new(ErrorCode::TooManyRequests, description)
+        }
+    }
+
+    /// The same, with the value that was refused.
+    #[must_use]
+    pub fn presenting(self, value: &str) -> Self {
+        Self {
+            presented: Some(value.to_owned()),
+            ..self
         }
     }
 
@@ -99,6 +111,7 @@ impl From<StoreError> for OAuthError {
         Self {
             code: ErrorCode::TemporarilyUnavailable,
             description: Cow::Borrowed("the server cannot reach its store, try again shortly"),
+            presented: None,
             retry_after: None,
             cause: Some(Arc::new(cause)),
         }

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{identifiers::ClientId, identifiers::Resource, scope::Scope};
-use crate::{policy::UpstreamPolicy, ports::Timestamp};
+use crate::{
+    policy::{Policy, UpstreamPolicy},
+    ports::Timestamp,
+};
 
 /// A grant, and where its family of refresh tokens stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +14,7 @@ pub struct Grant {
     pub client_id: ClientId,
     /// The person who approved the client.
     pub subject: String,
+    /// The canonical address of what was approved, as it was at the time.
     pub resource: Resource,
     /// The name of the upstream that was approved. Another one that is put at the same address
     /// later was not.
@@ -63,9 +67,10 @@ impl Grant {
         self.revoked.is_none() && now < self.expires_at()
     }
 
-    /// Whether `upstream` is what the person approved.
-    pub fn is_for(&self, upstream: &UpstreamPolicy) -> bool {
-        self.upstream == upstream.name && self.resource == upstream.resource
+    /// Whether `upstream` is what the person approved, and the address that it was approved at is
+    /// still one of its own.
+    pub fn is_for(&self, upstream: &UpstreamPolicy, policy: &Policy) -> bool {
+        self.upstream == upstream.name && policy.means(self.resource.as_str(), upstream)
     }
 
     /// When the grant ends if nothing more happens.

@@ -33,6 +33,12 @@ exact_string! {
 }
 
 exact_string! {
+    /// A further public name of this proxy: an origin under which its resources are the same as
+    /// under the issuer. It may be `http` anywhere, as between containers.
+    Alias
+}
+
+exact_string! {
     /// The name of a client: given by us at registration (RFC 6749 §2.2), or the URL of the
     /// document in which it describes itself.
     ClientId
@@ -58,32 +64,76 @@ pub enum NotAnIssuer {
     NotCanonical,
 }
 
+/// Reads an origin, exactly as clients will compare it. `allows_http` says of which addresses it may
+/// be without TLS.
+fn parse_origin(text: &str, allows_http: impl Fn(&Url) -> bool) -> Result<String, NotAnIssuer> {
+    let url = Url::parse(text).map_err(|_| NotAnIssuer::NotAUrl)?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(NotAnIssuer::Credentials);
+    }
+    match url.scheme() {
+        "https" => {}
+        "http" if allows_http(&url) => {}
+        _ => return Err(NotAnIssuer::NotHttps),
+    }
+    // Parsers let a host have characters that end a quoted string or a list elsewhere.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    if !url.authority().bytes().all(is_plain) {
+        return Err(NotAnIssuer::NotAUrl);
+    }
+    let origin = url.origin().ascii_serialization();
+    if text == origin {
+        Ok(origin)
+    } else if text.ends_with('/') || url.path() != "/" || text.contains(['?', '#']) {
+        Err(NotAnIssuer::NotAnOrigin)
+    } else {
+        Err(NotAnIssuer::NotCanonical)
+    }
+}
+
+/// Host and port of an origin, as a client's `Host` header has them.
+fn authority(origin: &str) -> &str {
+    origin
+        .split_once("://")
+        .map_or("", |(_, authority)| authority)
+}
+
+impl Alias {
+    /// Reads a further public name: an origin.
+    pub fn parse(text: &str) -> Result<Self, NotAnIssuer> {
+        parse_origin(text, |_| true).map(Self)
+    }
+
+    /// Whether a `Host` header with this value calls us by this name.
+    pub fn is_called(&self, host: &str) -> bool {
+        authority(&self.0).eq_ignore_ascii_case(host)
+    }
+}
+
 impl Issuer {
     /// Reads a public URL: an origin, `https` unless it is a loopback address, exactly as it
     /// will be compared by clients.
     pub fn parse(text: &str) -> Result<Self, NotAnIssuer> {
-        let url = Url::parse(text).map_err(|_| NotAnIssuer::NotAUrl)?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(NotAnIssuer::Credentials);
+        parse_origin(text, is_loopback).map(Self)
+    }
+
+    /// The other names that this computer has for a loopback address: whoever types one of them
+    /// means the same program.
+    pub fn loopback_twins(&self) -> Vec<Alias> {
+        let Ok(mut url) = Url::parse(&self.0) else {
+            return Vec::new();
+        };
+        if !is_loopback(&url) {
+            return Vec::new();
         }
-        match url.scheme() {
-            "https" => {}
-            "http" if is_loopback(&url) => {}
-            _ => return Err(NotAnIssuer::NotHttps),
+        let mut twins = Vec::new();
+        for host in ["localhost", "127.0.0.1", "[::1]"] {
+            if url.set_host(Some(host)).is_ok() {
+                twins.push(Alias(url.origin().ascii_serialization()));
+            }
         }
-        // Parsers let a host have characters that end a quoted string or a list elsewhere.
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-        if !url.authority().bytes().all(is_plain) {
-            return Err(NotAnIssuer::NotAUrl);
-        }
-        let origin = url.origin().ascii_serialization();
-        if text == origin {
-            Ok(Self(origin))
-        } else if text.ends_with('/') || url.path() != "/" || text.contains(['?', '#']) {
-            Err(NotAnIssuer::NotAnOrigin)
-        } else {
-            Err(NotAnIssuer::NotCanonical)
-        }
+        twins.retain(|twin| twin.0 != self.0);
+        twins
     }
 
     /// Whether this address is reached from the same machine only.
@@ -98,9 +148,7 @@ impl Issuer {
 
     /// Host and port, as a client's `Host` header has them.
     pub fn authority(&self) -> &str {
-        self.0
-            .split_once("://")
-            .map_or("", |(_, authority)| authority)
+        authority(&self.0)
     }
 
     /// The absolute URL of `path`, which starts with a slash.
@@ -165,5 +213,47 @@ mod tests {
         ] {
             assert_eq!(Issuer::parse(bad), Err(why), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_alias_is_an_exact_origin_too_and_may_be_without_tls() {
+        for good in [
+            "http://proxy:8080",
+            "https://mcp.example.com",
+            "http://192.168.1.10",
+        ] {
+            let alias = Alias::parse(good).unwrap();
+            assert_eq!(alias.as_str(), good);
+            let (_, host) = good.split_once("://").unwrap();
+            assert!(alias.is_called(host) && !alias.is_called("other.example"));
+        }
+        for (bad, why) in [
+            ("proxy:8080", NotAnIssuer::NotHttps),
+            ("ftp://proxy", NotAnIssuer::NotHttps),
+            ("http://proxy:8080/mcp", NotAnIssuer::NotAnOrigin),
+            ("http://proxy:80", NotAnIssuer::NotCanonical),
+            ("http://u@proxy", NotAnIssuer::Credentials),
+            ("http://*.example.com", NotAnIssuer::NotAUrl),
+        ] {
+            assert_eq!(Alias::parse(bad), Err(why), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_a_loopback_address_has_twins_and_they_have_its_port() {
+        let twins = |issuer: &str| {
+            let issuer = Issuer::parse(issuer).unwrap();
+            let twins = issuer.loopback_twins().into_iter();
+            twins.map(|twin| twin.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            twins("http://127.0.0.1:8080"),
+            ["http://localhost:8080", "http://[::1]:8080"]
+        );
+        assert_eq!(
+            twins("https://localhost"),
+            ["https://127.0.0.1", "https://[::1]"]
+        );
+        assert!(twins("https://mcp.example.com").is_empty());
     }
 }

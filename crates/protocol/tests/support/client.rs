@@ -56,22 +56,13 @@ impl McpClient {
             .expect(201)
             .json();
         let root = server.get("/.well-known/oauth-protected-resource").await;
-        let path = if root.status == 200 {
-            root.json()["resource"]
-                .as_str()
-                .unwrap()
-                .strip_prefix(ISSUER)
-                .unwrap()
-                .to_owned()
-        } else {
-            "/mcp/a".to_owned()
-        };
+        let path = if root.status == 200 { "/mcp" } else { "/mcp/a" };
         Self {
             server: server.clone(),
             client_id: registered["client_id"].as_str().unwrap().to_owned(),
             client_secret: registered["client_secret"].as_str().map(str::to_owned),
             signer: None,
-            path,
+            path: path.to_owned(),
             redirect_uri: REDIRECT_URI.to_owned(),
         }
     }
@@ -230,6 +221,13 @@ impl McpClient {
     /// A call with a token of its own.
     pub async fn call(&self, tokens: &Tokens) -> Answer {
         self.server.send(self.call_request(tokens)).await
+    }
+
+    /// Begins to talk to an upstream that keeps no sessions, so that none is looked for.
+    pub async fn initializes(&self, tokens: &Tokens) {
+        let mut request = self.call_request(tokens);
+        *request.body_mut() = Body::from(r#"{"jsonrpc":"2.0","id":0,"method":"initialize"}"#);
+        let _ = self.server.send(request).await.expect(200);
     }
 
     pub fn call_request(&self, tokens: &Tokens) -> Request<Body> {

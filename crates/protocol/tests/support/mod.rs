@@ -242,7 +242,9 @@ pub fn policy(upstreams: &[(&str, &str)]) -> Policy {
     });
     Policy {
         upstreams: upstreams.collect(),
+        once_the_only_one: None,
         issuer,
+        aliases: Vec::new(),
         sign_in: SignIn::passphrase(PASSPHRASE),
         tokens: TokenPolicy::default(),
         clients: ClientPolicy::default(),

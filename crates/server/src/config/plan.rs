@@ -83,10 +83,12 @@ impl Plan {
         let upstreams = self.upstreams.into_iter();
         let policy = Policy {
             issuer: self.issuer,
+            aliases: Vec::new(),
             sign_in,
             upstreams: upstreams
                 .map(|upstream| Arc::new(upstream.policy))
                 .collect(),
+            once_the_only_one: None,
             clients: self.client_policy,
             tokens: self.tokens,
             limits: self.settings.limits.requests.clone(),

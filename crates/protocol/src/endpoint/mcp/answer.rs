@@ -130,7 +130,12 @@ async fn send(
     let Some(body) = read.or_else(|| exchange.overheard()) else {
         return Ok(response);
     };
-    if !exchange.route.redirect_noted.swap(true, Ordering::Relaxed) {
+    if !exchange
+        .route
+        .learnt
+        .redirect_noted
+        .swap(true, Ordering::Relaxed)
+    {
         app.journal.record(&Event::RedirectFollowed {
             upstream: &permit.upstream().name,
             target: &redirect::leads_to(response.headers(), &uri).unwrap_or_default(),
@@ -246,7 +251,7 @@ impl Sent<'_> {
     /// refused; the next refusal without a success between shows it.
     fn refused_credential(&self, theirs: &HeaderMap, is_page: bool) -> UpstreamFailed {
         let route = self.exchange.route;
-        let was_taken = route.takes_credential.swap(false, Ordering::Relaxed);
+        let was_taken = route.learnt.takes_credential.swap(false, Ordering::Relaxed);
         if !route.upstream.destination.has_credential() {
             return if answer::signs_people_in(theirs) {
                 UpstreamFailed::SignInDemanded
@@ -280,8 +285,8 @@ impl Sent<'_> {
     async fn pass(mut self, status: StatusCode, mut theirs: Parts, body: Body) -> Response<Body> {
         let Exchange { app, route, .. } = self.exchange;
         let upstream_status = theirs.status;
-        if upstream_status.is_success() && !route.takes_credential.load(Ordering::Relaxed) {
-            route.takes_credential.store(true, Ordering::Relaxed);
+        if upstream_status.is_success() && !route.learnt.takes_credential.load(Ordering::Relaxed) {
+            route.learnt.takes_credential.store(true, Ordering::Relaxed);
         }
         app.journal.record(&Event::CallForwarded {
             call: self.exchange.call(status, Some(upstream_status)),
@@ -355,7 +360,10 @@ impl Sent<'_> {
         };
         let sealed = sessions::seal(app, &route.upstream, &live.grant, &session);
         if self.is_opening {
-            route.has_no_sessions.store(!has_id, Ordering::Relaxed);
+            route
+                .learnt
+                .has_no_sessions
+                .store(!has_id, Ordering::Relaxed);
             sessions::keep(app, self.family, live, session, &sealed).await;
         }
         if has_id && let Ok(sealed) = HeaderValue::try_from(sealed) {

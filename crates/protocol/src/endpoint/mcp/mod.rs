@@ -17,7 +17,7 @@ use std::{
 };
 
 use axum::body::Body;
-use http::{Request, Response, Uri, header};
+use http::{HeaderValue, Request, Response, header};
 
 use self::exchange::Exchange;
 use super::{
@@ -26,10 +26,13 @@ use super::{
     respond,
 };
 use crate::{
-    forward::{client_address::client_address, origin},
-    journal::{CallRefused, Endpoint, Limit},
+    forward::{
+        client_address::client_address,
+        origin::{self, NotAllowed},
+    },
+    journal::{self, CallRefused, Endpoint, Event, Limit},
     oauth::{
-        bearer::{Challenges, Refused},
+        bearer::{self, Refused},
         metadata::PROTECTED_RESOURCE,
     },
     policy::{Policy, UpstreamPolicy},
@@ -37,13 +40,18 @@ use crate::{
 
 pub(super) use sessions::forget_kept_session;
 
-/// One upstream, with what every refusal needs made beforehand, and what was learnt of it.
+/// One address of an upstream.
 pub(crate) struct Route {
     upstream: Arc<UpstreamPolicy>,
-    challenges: Challenges,
-    /// For an address that was typed with a slash at its end, which is described with it.
-    challenges_with_slash: Challenges,
-    /// Whether the upstream has taken our credential since it last refused it.
+    /// Without a slash at its end, so empty for the origin itself.
+    path: String,
+    learnt: Arc<Learnt>,
+}
+
+/// What was learnt of an upstream from its answers.
+#[derive(Default)]
+struct Learnt {
+    /// Whether it has taken our credential since it last refused it.
     takes_credential: AtomicBool,
     /// Whether it answered the last `initialize` without a session, so that none can be meant.
     has_no_sessions: AtomicBool,
@@ -51,34 +59,33 @@ pub(crate) struct Route {
     redirect_noted: AtomicBool,
 }
 
-/// The upstreams. So few that comparing paths one by one is quicker than hashing.
+/// The upstreams by their addresses. So few that comparing paths one by one is quicker than hashing.
 pub(crate) struct Routes(Vec<Route>);
 
 impl Routes {
     pub(super) fn new(policy: &Policy) -> Self {
-        let route = |upstream: &Arc<UpstreamPolicy>| {
-            let metadata = policy
-                .issuer
-                .url(&format!("{PROTECTED_RESOURCE}{}", upstream.path));
-            Route {
+        let mut routes: Vec<Route> = Vec::new();
+        for (path, upstream) in policy.paths() {
+            let same = routes
+                .iter()
+                .find(|route| Arc::ptr_eq(&route.upstream, upstream));
+            routes.push(Route {
+                learnt: same.map_or_else(Arc::default, |route| Arc::clone(&route.learnt)),
                 upstream: Arc::clone(upstream),
-                challenges: Challenges::new(&metadata),
-                challenges_with_slash: Challenges::new(&format!("{metadata}/")),
-                takes_credential: AtomicBool::default(),
-                has_no_sessions: AtomicBool::default(),
-                redirect_noted: AtomicBool::default(),
-            }
-        };
-        Self(policy.upstreams.iter().map(route).collect())
+                path: path.to_owned(),
+            });
+        }
+        Self(routes)
     }
 
-    /// The upstream at `path` or above it. Everything below an upstream's path is guarded like the
-    /// path itself.
+    /// The upstream at `path`, which may have a slash at its end. There is nothing below.
     pub(super) fn find(&self, path: &str) -> Option<&Route> {
-        self.0.iter().find(|route| {
-            let below = path.strip_prefix(&*route.upstream.path);
-            below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
-        })
+        if path.is_empty() {
+            // Of a CONNECT, which has no path.
+            return None;
+        }
+        let path = path.strip_suffix('/').unwrap_or(path);
+        self.0.iter().find(|route| route.path == path)
     }
 }
 
@@ -89,11 +96,11 @@ pub(super) async fn answer_mcp_request(
     request: Request<Body>,
     peer: IpAddr,
 ) -> Response<Body> {
-    let mut exchange = Exchange::new(app, route, request.method().clone());
+    let exchange = Exchange::new(app, route, request.method().clone());
     // The origin first: a page that may not call learns nothing, not even how to sign in.
     let origin = match origin::allowed(request.headers(), &app.policy) {
         Ok(origin) => origin.cloned(),
-        Err(_) => return exchange.refuse(CallRefused::Origin),
+        Err(NotAllowed(origin)) => return refuse_origin(&exchange, origin),
     };
     let mut response =
         if origin.is_some() && cors::is_preflight(request.method(), request.headers()) {
@@ -116,12 +123,12 @@ async fn answer(
     let permit = match extract::permit(app, &route.upstream, request.headers(), request.uri()).await
     {
         Ok(permit) => permit,
-        Err(NoPermit::Refused(why)) => return challenge(exchange, request.uri(), why),
+        Err(NoPermit::Refused(why)) => return challenge(exchange, &request, why),
         Err(NoPermit::NotOurs) => {
             let trusted = &app.policy.trusted_proxies;
             let address = client_address(peer, request.headers(), trusted);
             return match extract::admit_wrong_token(app, address) {
-                Ok(()) => challenge(exchange, request.uri(), Refused::InvalidToken),
+                Ok(()) => challenge(exchange, &request, Refused::InvalidToken),
                 Err(error) => respond::refused(app, Endpoint::Mcp, &error, false),
             };
         }
@@ -145,18 +152,28 @@ async fn answer(
     }
 }
 
-/// Tells a client without a good token how to get one.
-fn challenge(mut exchange: Exchange<'_>, uri: &Uri, why: Refused) -> Response<Body> {
-    let route = exchange.route;
-    let is_with_slash = uri.path().strip_prefix(&*route.upstream.path) == Some("/");
-    let challenges = if is_with_slash {
-        &route.challenges_with_slash
-    } else {
-        &route.challenges
+/// Tells a client without a good token how to get one. The metadata that it is led to is that of the
+/// very address that it called, with a slash at the end if it has one.
+fn challenge(mut exchange: Exchange<'_>, request: &Request<Body>, why: Refused) -> Response<Body> {
+    let name = origin::called(request, &exchange.app.policy);
+    let path = match request.uri().path() {
+        "/" => "",
+        path => path,
     };
+    let challenge = bearer::challenge(why, &format!("{name}{PROTECTED_RESOURCE}{path}"));
     let mut response = exchange.refuse(CallRefused::Bearer(why));
+    let headers = response.headers_mut();
+    headers.insert(header::WWW_AUTHENTICATE, challenge);
     response
-        .headers_mut()
-        .insert(header::WWW_AUTHENTICATE, challenges.answering(why));
+}
+
+/// Answers a page that may not call.
+fn refuse_origin(exchange: &Exchange<'_>, origin: &HeaderValue) -> Response<Body> {
+    let origin = journal::told_origin(origin);
+    let response = respond::foreign_origin(origin);
+    exchange.app.journal.record(&Event::OriginRefused {
+        call: exchange.call(response.status(), None),
+        origin,
+    });
     response
 }

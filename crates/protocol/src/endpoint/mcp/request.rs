@@ -63,10 +63,6 @@ pub(super) async fn prepare(
     let (app, route) = (exchange.app, exchange.route);
     let upstream = &*route.upstream;
     let (mut parts, body) = request.into_parts();
-    let below = parts.uri.path().strip_prefix(&*upstream.path);
-    if !matches!(below, Some("" | "/")) {
-        return Err(CallRefused::Path.into());
-    }
     if !is_passed_on(&parts.method) {
         return Err(CallRefused::Method.into());
     }

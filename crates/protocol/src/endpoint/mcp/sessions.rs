@@ -67,7 +67,7 @@ pub(super) async fn kept(
     {
         return Some(known.session);
     }
-    if route.has_no_sessions.load(Ordering::Relaxed) && !speaks_newer {
+    if route.learnt.has_no_sessions.load(Ordering::Relaxed) && !speaks_newer {
         return None;
     }
     let stored = app.records().kept_session(permit.family()).await.ok()??;
