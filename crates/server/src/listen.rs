@@ -14,6 +14,7 @@ use std::{
     future::Future,
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -31,11 +32,18 @@ pub use self::{
     body::BodyStalled,
     limits::{ConnectionLimits, Http2Limits, Limit, Meter},
 };
-use self::{connection::Connection, peers::Peers};
+use self::{
+    connection::Connection,
+    deadline::Watch,
+    peers::{Admission, Peers},
+};
 
 /// How long accepting rests after it failed for want of file descriptors or memory: trying again
 /// at once would spin, since the connection that could not be accepted is still waiting.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(75);
+
+/// How long a connection that has to make room for another is waited for, before the next has to.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes that the kernel takes of an answer beyond what the peer has room for. What it holds no
 /// deadline of ours can see, and it tells of progress in steps of a part of it.
@@ -75,10 +83,7 @@ pub async fn serve<H, F>(
     let limits = Arc::new(limits);
     let mut has_warned = false;
 
-    while let Some((stream, peer, slot)) = stop
-        .run_until_cancelled(accept(&listener, &slots, &meter))
-        .await
-    {
+    while let Some((stream, peer)) = stop.run_until_cancelled(accept(&listener, &meter)).await {
         let peer = peer.ip().to_canonical();
         let Some(admission) = peers.admit(peer, &limits) else {
             meter(Limit::PerAddress);
@@ -96,12 +101,22 @@ pub async fn serve<H, F>(
             tracing::debug!(%peer, %error, "closed a connection: it cannot be configured");
             continue;
         }
-        // A child, since all connections look at it all the time and should not share a lock.
+        let Some(slot) = stop
+            .run_until_cancelled(slot(&slots, &admission, &meter))
+            .await
+        else {
+            break;
+        };
+        // A child, since all connections look at it all the time and should not share a lock, and
+        // one of them may have to make room.
+        let stop = stop.child_token();
+        let watch = Arc::new(Watch::new(&limits, Arc::clone(&meter)));
+        admission.begins(&watch, &stop);
         let connection = Connection {
             peer,
             limits: Arc::clone(&limits),
-            meter: Arc::clone(&meter),
-            stop: stop.child_token(),
+            watch,
+            stop,
             tasks: connections.clone(),
         };
         let answer = answer.clone();
@@ -116,23 +131,28 @@ pub async fn serve<H, F>(
     connections.wait().await;
 }
 
-/// The next connection that arrives while there is room for one.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-    meter: &Meter,
-) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+/// Room for one more connection: what is free, or what one that is idle gives up.
+async fn slot(slots: &Arc<Semaphore>, newcomer: &Admission, meter: &Meter) -> OwnedSemaphorePermit {
+    let mut slot = pin!(Arc::clone(slots).acquire_owned());
     if slots.available_permits() == 0 {
         meter(Limit::Connections);
     }
-    let slot = Arc::clone(slots)
-        .acquire_owned()
-        .await
-        .expect("nobody closes the semaphore");
+    loop {
+        if slots.available_permits() == 0 && newcomer.make_room() {
+            meter(Limit::GaveWay);
+        }
+        if let Ok(slot) = tokio::time::timeout(ROOM_PAUSE, &mut slot).await {
+            return slot.expect("nobody closes the semaphore");
+        }
+    }
+}
+
+/// The next connection that arrives.
+async fn accept(listener: &TcpListener, meter: &Meter) -> (TcpStream, SocketAddr) {
     let mut failing = false;
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => return (stream, peer, slot),
+            Ok(accepted) => return accepted,
             Err(error) if ended_before_accepted(&error) => {}
             Err(error) => {
                 if !failing {

@@ -273,6 +273,40 @@ async fn a_used_connection_may_idle_but_must_finish_what_it_begins() {
     assert_eq!(*server.met.lock().unwrap(), [Limit::SlowHead, Limit::Idle]);
 }
 
+/// Case 15: a request that has arrived is answered, though the connection was about to end, and the
+/// runtime did not know yet.
+#[tokio::test]
+async fn a_request_that_has_just_been_sent_is_not_lost_with_an_idle_connection() {
+    let ok_later = async |request: Request<Body>, peer: IpAddr| {
+        tokio::task::yield_now().await;
+        ok(request, peer).await
+    };
+    for rest in ["", "\r\n"] {
+        let server = Server::start(ConnectionLimits::default(), ok_later).await;
+        let mut peer = idle(&server).await;
+        let (sent, later) = GET.split_at(GET.len() - rest.len());
+        assert_eq!(peer.0.try_write(sent).unwrap(), sent.len());
+        server.stop.cancel();
+        sleep(milliseconds(20)).await;
+        peer.send(later).await;
+        let (answer, end) = peer.read_to_end().await;
+        end.unwrap();
+        assert!(answer.ends_with("\r\n\r\nok"), "{answer:?}");
+        assert!(answer.contains("connection: close"), "{answer:?}");
+        server.stopped().await;
+    }
+    let limits = ConnectionLimits {
+        idle: milliseconds(200),
+        ..Default::default()
+    };
+    let server = Server::start(limits, ok).await;
+    let mut peer = idle(&server).await;
+    // Nothing else runs meanwhile.
+    std::thread::sleep(milliseconds(250));
+    assert_eq!(peer.0.try_write(GET).unwrap(), GET.len());
+    peer.read_until("ok").await;
+}
+
 /// TM-09: a subscription may be open for as long as it likes.
 #[tokio::test]
 async fn an_answer_may_take_longer_than_any_limit() {
@@ -526,19 +560,40 @@ async fn a_reader_that_is_slow_but_reads_gets_everything() {
     }
 }
 
+/// Answers `/wait` never, and all else at once.
+async fn ok_or_never(request: Request<Body>, _: IpAddr) -> Response<Body> {
+    if request.uri().path() == "/wait" {
+        pending::<()>().await;
+    }
+    Response::new(Body::from("ok"))
+}
+
+const WAIT: &[u8] = b"GET /wait HTTP/1.1\r\nhost: here\r\n\r\n";
+
+/// A connection with a request that is not answered.
+async fn busy(server: &Server) -> Peer {
+    let mut peer = server.connect().await;
+    peer.send(WAIT).await;
+    peer
+}
+
+/// A connection that was of use, and may be again.
+async fn idle(server: &Server) -> Peer {
+    let mut peer = server.connect().await;
+    peer.send(GET).await;
+    peer.read_until("ok").await;
+    peer
+}
+
 #[tokio::test]
 async fn one_address_has_a_bounded_number_of_connections() {
     let limits = ConnectionLimits {
         per_address: 2,
         ..Default::default()
     };
-    let server = Server::start(limits, ok).await;
-    let mut first = server.connect().await;
-    let mut second = server.connect().await;
-    for peer in [&mut first, &mut second] {
-        peer.send(GET).await;
-        peer.read_until("ok").await;
-    }
+    let server = Server::start(limits, ok_or_never).await;
+    let _first = busy(&server).await;
+    let second = busy(&server).await;
     server.connect().await.is_closed().await;
     assert_eq!(*server.met.lock().unwrap(), [Limit::PerAddress]);
 
@@ -553,6 +608,24 @@ async fn one_address_has_a_bounded_number_of_connections() {
         }
     };
     timeout(SOON, admitted).await.unwrap();
+}
+
+/// The twin: of those that are idle, one gives way.
+#[tokio::test]
+async fn an_idle_connection_of_one_address_gives_way_to_its_next() {
+    let limits = ConnectionLimits {
+        per_address: 3,
+        ..Default::default()
+    };
+    let server = Server::start(limits, ok_or_never).await;
+    let _busy = busy(&server).await;
+    let mut longest = idle(&server).await;
+    sleep(milliseconds(5)).await;
+    let mut shorter = idle(&server).await;
+    let _newcomer = idle(&server).await;
+    longest.is_closed().await;
+    shorter.send(GET).await;
+    shorter.read_until("ok").await;
 }
 
 #[tokio::test]
@@ -578,10 +651,8 @@ async fn connections_beyond_the_cap_wait_for_their_turn() {
         connections: 1,
         ..Default::default()
     };
-    let server = Server::start(limits, ok).await;
-    let mut first = server.connect().await;
-    first.send(GET).await;
-    first.read_until("ok").await;
+    let server = Server::start(limits, ok_or_never).await;
+    let first = busy(&server).await;
 
     let mut second = server.connect().await;
     second.send(GET).await;
@@ -591,6 +662,61 @@ async fn connections_beyond_the_cap_wait_for_their_turn() {
 
     drop(first);
     second.read_until("ok").await;
+}
+
+/// Case 15: a longer idle time keeps nobody out. Of those that are idle, the longest is closed, and
+/// only for one that has come.
+#[tokio::test]
+async fn an_idle_connection_gives_way_when_all_are_taken() {
+    let limits = ConnectionLimits {
+        connections: 3,
+        ..Default::default()
+    };
+    let server = Server::start(limits, ok_or_never).await;
+    let mut busy = busy(&server).await;
+    let mut longest = idle(&server).await;
+    sleep(milliseconds(5)).await;
+    let mut shorter = idle(&server).await;
+    longest.send(GET).await;
+    longest.read_until("ok").await;
+    sleep(milliseconds(5)).await;
+    // Now it is the other that was idle for longest.
+    let _newcomer = idle(&server).await;
+    shorter.is_closed().await;
+    longest.send(GET).await;
+    longest.read_until("ok").await;
+    assert!(timeout(milliseconds(50), busy.0.read_u8()).await.is_err());
+    assert_eq!(
+        *server.met.lock().unwrap(),
+        [Limit::Connections, Limit::GaveWay]
+    );
+}
+
+/// A connection on which nothing was asked yet is not idle: its client is about to ask.
+#[tokio::test]
+async fn a_connection_that_has_just_come_does_not_give_way() {
+    let limits = ConnectionLimits {
+        connections: 2,
+        ..Default::default()
+    };
+    let server = Server::start(limits, ok_or_never).await;
+    let mut silent = server.connect().await;
+    let mut begun = idle(&server).await;
+    begun.send("GET / HTTP/1.1\r\n").await;
+    sleep(milliseconds(50)).await;
+    let mut newcomer = server.connect().await;
+    newcomer.send(GET).await;
+    assert!(
+        timeout(milliseconds(300), newcomer.0.read_u8())
+            .await
+            .is_err()
+    );
+    silent.send(GET).await;
+    silent.read_until("ok").await;
+    newcomer.read_until("ok").await;
+    silent.is_closed().await;
+    begun.send("host: here\r\n\r\n").await;
+    begun.read_until("ok").await;
 }
 
 /// FI-22

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
-    io::{self, IoSlice},
+    io::{self, IoSlice, Read as _},
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
@@ -22,11 +22,12 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
+use socket2::SockRef;
 use tokio::{io::AsyncReadExt, net::TcpStream, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    ConnectionLimits, Limit, Meter,
+    ConnectionLimits, Limit,
     body::{end_on_stop, request_body},
     deadline::{FAREWELL, HeadTimer, Watch},
 };
@@ -34,6 +35,9 @@ use super::{
 /// How long, and for how many bytes, a client that still sends is listened to after its answer.
 const LINGER: Duration = Duration::from_secs(10);
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Bytes that the last look at an idle connection takes in; the rest is read as always.
+const LAST_LOOK_BYTES: usize = 1024;
 
 /// How many headers hyper takes when it is told nothing.
 const HYPERS_HEADERS: usize = 100;
@@ -51,7 +55,7 @@ const LONGEST_PREFACE_PAUSE: Duration = Duration::from_millis(640);
 pub(super) struct Connection {
     pub(super) peer: IpAddr,
     pub(super) limits: Arc<ConnectionLimits>,
-    pub(super) meter: Meter,
+    pub(super) watch: Arc<Watch>,
     pub(super) stop: CancellationToken,
     /// Where the streams of HTTP/2 run.
     pub(super) tasks: TaskTracker,
@@ -64,7 +68,7 @@ impl Connection {
         H: Fn(Request<Body>, IpAddr) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let watch = Arc::new(Watch::new(&self.limits, Arc::clone(&self.meter)));
+        let watch = Arc::clone(&self.watch);
         let first = tokio::time::timeout(self.limits.head, speaks_http2(&stream));
         match self.stop.run_until_cancelled(first).await {
             Some(Ok(Ok(false))) => self.run_http1(stream, watch, answer).await,
@@ -176,17 +180,28 @@ where
     let mut drained: Option<Instant> = None;
     let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
     let mut alarm_set: Option<Instant> = None;
+    let mut is_to_end = false;
     let mut told_to_end = false;
+    // The idle time before whose end it was looked whether a request has come.
+    let mut looked: Option<Instant> = None;
 
     poll_fn(|cx| {
         if drained.is_none() && stopped.as_mut().poll(cx).is_ready() {
             drained = Some(Instant::now() + drain);
             watch.stop();
-            shut_down(http.as_mut());
+            watch.look_once_more();
+            is_to_end = true;
         }
         loop {
             if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
                 return Poll::Ready(End::Closed(outcome));
+            }
+            // With HTTP/1.1 nothing announces the end of a connection but an answer on it, so a
+            // request that has arrived gets one.
+            if is_to_end && !watch.is_in_head() {
+                is_to_end = false;
+                shut_down(http.as_mut());
+                continue;
             }
             let Some(due) = [watch.due(), drained].into_iter().flatten().min() else {
                 return Poll::Pending;
@@ -211,6 +226,11 @@ where
                 let limit = watch.overdue();
                 if told_to_end && limit == Limit::Idle {
                     return Poll::Ready(End::Overdue);
+                }
+                if limit == Limit::Idle && looked != Some(due) {
+                    looked = Some(due);
+                    watch.look_once_more();
+                    continue;
                 }
                 watch.met(limit);
                 if limit != Limit::Idle {
@@ -319,14 +339,26 @@ impl Socket {
 }
 
 impl Read for Socket {
+    /// Before the end, the socket itself is asked: the runtime may not know yet what has arrived.
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let this = &mut *self;
+        if this.watch.looks_once_more() {
+            let mut bytes = [0; LAST_LOOK_BYTES];
+            let room = buffer.remaining().min(bytes.len());
+            let socket = SockRef::from(this.stream.inner());
+            if let Ok(read) = (&*socket).read(&mut bytes[..room]) {
+                this.watch.bytes_arrived();
+                buffer.put_slice(&bytes[..read]);
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
         if read.is_ready() {
-            self.watch.bytes_arrived();
+            this.watch.bytes_arrived();
         }
         read
     }
@@ -381,13 +413,14 @@ mod tests {
             .await
             .unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
+        let limits = ConnectionLimits {
+            write_stall: Duration::from_millis(200),
+            ..Default::default()
+        };
         let connection = Connection {
             peer: peer.ip(),
-            limits: Arc::new(ConnectionLimits {
-                write_stall: Duration::from_millis(200),
-                ..Default::default()
-            }),
-            meter: Arc::new(|_| {}),
+            watch: Arc::new(Watch::new(&limits, Arc::new(|_| {}))),
+            limits: Arc::new(limits),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };

@@ -55,12 +55,16 @@ pub(super) struct Watch {
     arrived: AtomicBool,
     /// The first request of the connection has been waited for.
     opened: AtomicBool,
+    /// It has come.
+    served: AtomicBool,
     /// The client speaks HTTP/2, where what arrives need not be a request.
     http2: AtomicBool,
     /// Its streams at work.
     streams: AtomicUsize,
     /// One of them was too slow.
     slow: AtomicBool,
+    /// Before the connection ends, what has arrived is to be read.
+    last_look: AtomicBool,
     /// The listener is stopping.
     stopping: AtomicBool,
     /// It has stopped, and calls have had their time to finish.
@@ -91,9 +95,11 @@ impl Watch {
             taken: AtomicU64::new(0),
             arrived: AtomicBool::new(false),
             opened: AtomicBool::new(false),
+            served: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
             slow: AtomicBool::new(false),
+            last_look: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             out_of_time: AtomicBool::new(false),
             changed: Notify::new(),
@@ -139,6 +145,35 @@ impl Watch {
         } else {
             Limit::Idle
         }
+    }
+
+    /// Whether a part of a request's head has come over HTTP/1.
+    pub(super) fn is_in_head(&self) -> bool {
+        !self.http2.load(Relaxed) && self.arrived.load(Relaxed) && !self.head.is_never()
+    }
+
+    /// Has the socket look whether something has arrived that the runtime does not know of.
+    pub(super) fn look_once_more(&self) {
+        self.last_look.store(true, Relaxed);
+    }
+
+    /// Whether it is to do so now.
+    pub(super) fn looks_once_more(&self) -> bool {
+        self.last_look.load(Relaxed) && self.last_look.swap(false, Relaxed)
+    }
+
+    /// Until when the connection may be idle, if it is: it has served, and nothing of a further
+    /// request has come.
+    pub(super) fn idle_until(&self) -> Option<Instant> {
+        let is_at_work = if self.http2.load(Relaxed) {
+            self.streams.load(Relaxed) > 0 || !self.frame.is_never()
+        } else {
+            self.arrived.load(Relaxed)
+        };
+        if is_at_work || self.head.is_never() || !self.served.load(Relaxed) {
+            return None;
+        }
+        Some(self.accepted + Duration::from_millis(self.head.0.load(Relaxed)))
     }
 
     fn set(&self, moment: &Moment, within: Duration) {
@@ -230,6 +265,7 @@ impl Watch {
     /// Counts a stream of HTTP/2 until what it returns is dropped.
     pub(super) fn open_stream(self: Arc<Self>) -> OpenStream {
         self.opened.store(true, Relaxed);
+        self.served.store(true, Relaxed);
         self.streams.fetch_add(1, Relaxed);
         OpenStream(self)
     }
@@ -265,7 +301,9 @@ impl Watch {
         self.unread.load(Relaxed)
     }
 
+    /// Notes that a request has come over HTTP/1.
     pub(super) fn note_version(&self, version: http::Version) {
+        self.served.store(true, Relaxed);
         self.old_client
             .store(version < http::Version::HTTP_11, Relaxed);
     }

@@ -7,10 +7,11 @@ use ipnet::IpNet;
 /// Bounds on connections, and on how slow a peer may be.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// Connections at one time. Further ones wait in the kernel's queue.
+    /// Connections at one time. Further ones wait in the kernel's queue, unless an idle one gives
+    /// way.
     pub connections: usize,
     /// Connections of one peer address at one time; an IPv6 address counts as its /64. Further
-    /// ones are closed at once.
+    /// ones are closed at once, unless an idle one of the same address gives way.
     pub per_address: usize,
     /// Peers that `per_address` does not bind, since many clients are behind each.
     pub shared_addresses: Vec<IpNet>,
@@ -101,6 +102,8 @@ pub enum Limit {
     SlowHead,
     /// A used connection was of no use any more: closed.
     Idle,
+    /// An idle connection was closed earlier than that, for one that had no room.
+    GaveWay,
     /// The body arrived too slowly: the request failed.
     SlowBody,
     /// The answer was taken too slowly: closed.

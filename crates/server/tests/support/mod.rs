@@ -6,6 +6,7 @@ pub mod canary;
 pub mod client;
 pub mod fake_time;
 pub mod frames;
+pub mod nginx;
 pub mod postgres;
 pub mod proxy;
 pub mod upstream;

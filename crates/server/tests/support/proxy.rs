@@ -75,11 +75,13 @@ impl Proxy {
         let Self {
             address, metrics, ..
         } = &proxy;
-        // Tests of other things may register and call as often as they like.
+        // Tests of other things may register and call as often as they like, and take their time
+        // over streams.
         let limits = [
             "registrations_per_address",
             "registrations",
             "calls_per_grant",
+            "stream_keep_alive",
         ];
         let limits = limits.map(|limit| {
             let key = format!("limits.{limit} ");
