@@ -266,7 +266,7 @@ impl<'a> Call<'a> {
         let is_modern = headers::is_modern(&parts.headers);
         let session = parts.headers.remove(MCP_SESSION_ID);
         let proxies = headers::proxies_before_upstream(&parts.headers, &app.proxy_name);
-        headers::keep_for_upstream(&mut parts.headers);
+        headers::keep_for_upstream(&mut parts.headers, |name| upstream.headers.passes(name));
         parts.headers.insert(CDN_LOOP, proxies);
         if !is_modern && let Some(session) = session {
             let session = open_session(app, permit, &session)?;
@@ -282,6 +282,7 @@ impl<'a> Call<'a> {
         } = &upstream.destination
         {
             parts.uri = credential.address(endpoint, parts.uri.query());
+            upstream.headers.set_on(&mut parts.headers);
             credential.set_on(&mut parts.headers);
         }
         parts.extensions = Extensions::new();

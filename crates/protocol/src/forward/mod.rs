@@ -4,3 +4,5 @@ pub mod client_address;
 pub mod credential;
 pub mod headers;
 pub mod origin;
+pub mod shown_address;
+pub mod upstream_headers;

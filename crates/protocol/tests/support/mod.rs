@@ -35,7 +35,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Collected};
 use protocol::{
     endpoint::{App, Front, Ports},
-    forward::credential::Credential,
+    forward::{credential::Credential, upstream_headers::UpstreamHeaders},
     identity::password::SignIn,
     journal::{Event, Journal, Reader},
     memory::MemoryStore,
@@ -218,6 +218,7 @@ pub fn policy(upstreams: &[(&str, &str)]) -> Policy {
                     .unwrap(),
                 credential: Credential::bearer(UPSTREAM_KEY).unwrap(),
             },
+            headers: UpstreamHeaders::default(),
         })
     });
     Policy {
