@@ -6,6 +6,7 @@ use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 use http::{HeaderValue, Method, StatusCode};
 
 use crate::{
+    forward::shown_address::looks_like_key,
     mcp::{repeated::Contradiction, revision::Era},
     oauth::{
         bearer, error::ErrorCode, grant::Revoked, identifiers::ClientId, refresh_token::Repeated,
@@ -284,9 +285,6 @@ impl Journal {
 
 /// Segments of a path that are told.
 const MOST_SEGMENTS: usize = 4;
-/// The longest segment that is told, in bytes, and the longest that is more than words.
-const LONGEST_WORDS: usize = 32;
-const LONGEST_NAME: usize = 16;
 /// The longest host that is told: no name has more bytes, with a port.
 const LONGEST_HOST: usize = 259;
 
@@ -297,22 +295,16 @@ pub(crate) fn told_path(path: &str) -> String {
     let mut segments = path.split('/').skip(1);
     for segment in segments.by_ref().take(MOST_SEGMENTS) {
         told.push('/');
-        told.push_str(if is_name(segment) { segment } else { "…" });
+        told.push_str(if looks_like_key(segment) {
+            "…"
+        } else {
+            segment
+        });
     }
     if segments.next().is_some() {
         told.push_str("/…");
     }
     told
-}
-
-/// Whether a segment says what something is called. A key is longer than names are, or has digits
-/// and capitals where names have words.
-fn is_name(segment: &str) -> bool {
-    let joins = |byte: u8| b"-_.".contains(&byte);
-    let in_words = |byte: u8| byte.is_ascii_lowercase() || joins(byte);
-    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || joins(byte);
-    (segment.len() <= LONGEST_NAME && segment.bytes().all(in_name))
-        || (segment.len() <= LONGEST_WORDS && segment.bytes().all(in_words))
 }
 
 /// What may be told of a URL that was presented, such as a `resource`: of its path as of any path, and
@@ -322,7 +314,10 @@ pub(crate) fn told_url(url: &str) -> String {
         Some(end) => (&url[..end], "?…"),
         None => (url, ""),
     };
-    let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| is_name(scheme)) else {
+    let Some((scheme, rest)) = url
+        .split_once("://")
+        .filter(|(scheme, _)| !looks_like_key(scheme))
+    else {
         // No URL at all, so perhaps a path or a name.
         return told_path(&format!("/{}", url.trim_start_matches('/'))) + more;
     };

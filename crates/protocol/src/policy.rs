@@ -3,13 +3,16 @@
 
 mod addresses;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::Uri;
 use ipnet::IpNet;
+use url::Url;
 
 use crate::{
-    forward::credential::Credential,
+    forward::{
+        credential::Credential, shown_address::shown_address, upstream_headers::UpstreamHeaders,
+    },
     identity::password::SignIn,
     oauth::{
         client::PreregisteredClient,
@@ -61,10 +64,11 @@ pub struct UpstreamPolicy {
     /// `issuer` + `path`: the audience of its tokens.
     pub resource: Resource,
     pub destination: Destination,
+    /// What is fixed and what passes of the headers of its requests.
+    pub headers: UpstreamHeaders,
 }
 
-/// What is behind an upstream's path.
-#[derive(Debug)]
+/// What is behind an upstream's path. `Debug` shows nothing of the address that could be a key.
 pub enum Destination {
     /// An MCP server over HTTP, and what it demands of us.
     Remote {
@@ -82,6 +86,23 @@ impl Destination {
             Self::Remote { credential, .. } => !matches!(credential, Credential::None),
             Self::Demo => false,
         }
+    }
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Remote {
+            endpoint,
+            credential,
+        } = self
+        else {
+            return f.write_str("Demo");
+        };
+        let endpoint = Url::parse(&endpoint.to_string()).map(|url| shown_address(&url));
+        f.debug_struct("Remote")
+            .field("endpoint", &endpoint.unwrap_or_default())
+            .field("credential", credential)
+            .finish()
     }
 }
 

@@ -18,7 +18,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use protocol::{
-    forward::credential::Credential,
+    forward::{credential::Credential, upstream_headers::UpstreamHeaders},
     policy::{Destination, Policy},
     ports::UpstreamError,
 };
@@ -160,7 +160,8 @@ async fn the_upstream_gets_the_listed_headers_and_the_operators_key_and_nothing_
             "accept-language",
             "authorization",
             "cdn-loop",
-            "content-type"
+            "content-type",
+            "user-agent"
         ]
     );
     let key = format!("Bearer {UPSTREAM_KEY}");
@@ -246,6 +247,100 @@ async fn a_credential_replaces_a_header_that_would_cross() {
 
     let got = server.upstream.last();
     assert_eq!(values(got.headers(), "user-agent"), [UPSTREAM_KEY]);
+}
+
+/// One upstream at `/mcp` that wants these headers.
+fn with_headers(credential: Credential, headers: UpstreamHeaders) -> Policy {
+    let mut policy = in_front_of("https://up.example/mcp", credential);
+    let upstream = Arc::get_mut(&mut policy.upstreams[0]).unwrap();
+    upstream.headers = headers;
+    policy
+}
+
+/// Case 26: a tenant and a key beside the credential. The neighbour: no client can take them off or
+/// put its own beside them, by their names or by `Connection`.
+#[tokio::test]
+async fn fixed_headers_arrive_once_and_the_clients_own_never() {
+    let mut headers = UpstreamHeaders::default();
+    headers.fix("X-Tenant", "7").unwrap();
+    headers.fix("X-API-Key", "s3cret").unwrap();
+    let credential = Credential::bearer(UPSTREAM_KEY).unwrap();
+    let server = TestServer::with(with_headers(credential, headers));
+    let (client, tokens) = signed_in_to(&server).await;
+    let sent = [
+        ("x-tenant", "8"),
+        ("x-tenant", "9"),
+        ("x_tenant", "10"),
+        ("x-api-key", "mine"),
+        ("connection", "x-tenant, x-api-key"),
+    ];
+
+    let _ = server.send(call(&client, &tokens, &sent)).await.expect(200);
+
+    let got = server.upstream.last();
+    assert_eq!(values(got.headers(), "x-tenant"), ["7"]);
+    assert_eq!(values(got.headers(), "x-api-key"), ["s3cret"]);
+    let key = format!("Bearer {UPSTREAM_KEY}");
+    assert_eq!(values(got.headers(), "authorization"), [key]);
+    assert!(!got.headers().contains_key("x_tenant"));
+}
+
+/// Case 27: a header that the client sets reaches the server that reads it, and no other.
+#[tokio::test]
+async fn a_header_that_is_let_through_reaches_its_upstream_alone() {
+    let mut policy = policy(&[("a", "/mcp/a"), ("b", "/mcp/b")]);
+    let upstream = Arc::get_mut(&mut policy.upstreams[0]).unwrap();
+    upstream.headers.pass("X-MCP-Toolsets", None).unwrap();
+    let server = TestServer::with(policy);
+    for (name, expected) in [("a", &["repos"][..]), ("b", &[])] {
+        let client = server.mcp_client().await.at(&format!("/mcp/{name}"));
+        let tokens = client.sign_in().await;
+        let sent = [("x-mcp-toolsets", "repos"), ("x-org-id", "7")];
+        let _ = server.send(call(&client, &tokens, &sent)).await.expect(200);
+        let got = server.upstream.last();
+        assert_eq!(values(got.headers(), "x-mcp-toolsets"), expected);
+        assert!(!got.headers().contains_key("x-org-id"));
+    }
+}
+
+/// Case 21: a firewall that dislikes the client's `User-Agent`, or none, sees that of the proxy, or
+/// one from the configuration. The neighbour: an operator who wants the client's gets it, and the
+/// proxy's where the client sends none.
+#[tokio::test]
+async fn the_upstream_always_gets_a_user_agent() {
+    let own = concat!("mcp-oauth-proxy/", env!("CARGO_PKG_VERSION"));
+    let clients = [("user-agent", "python-httpx/0.28")];
+    let (mut chosen, mut passed) = (UpstreamHeaders::default(), UpstreamHeaders::default());
+    chosen.fix_user_agent("curl/8.14").unwrap();
+    passed.pass("User-Agent", None).unwrap();
+    for (headers, with, without) in [
+        (UpstreamHeaders::default(), own, own),
+        (chosen, "curl/8.14", "curl/8.14"),
+        (passed, "python-httpx/0.28", own),
+    ] {
+        let server = TestServer::with(with_headers(Credential::None, headers));
+        let (client, tokens) = signed_in_to(&server).await;
+        for (sent, expected) in [(&clients[..], with), (&[], without)] {
+            let _ = server.send(call(&client, &tokens, sent)).await.expect(200);
+            let got = server.upstream.last();
+            assert_eq!(values(got.headers(), "user-agent"), [expected]);
+        }
+    }
+}
+
+/// Case 18: a server that goes by `Host` is called by the name that it knows.
+#[tokio::test]
+async fn the_host_that_an_upstream_is_called_by_can_be_chosen() {
+    let mut headers = UpstreamHeaders::default();
+    headers.fix_host("localhost:8000").unwrap();
+    let server = TestServer::with(with_headers(Credential::None, headers));
+    let (client, tokens) = signed_in_to(&server).await;
+
+    let _ = client.call(&tokens).await.expect(200);
+
+    let got = server.upstream.last();
+    assert_eq!(values(got.headers(), "host"), ["localhost:8000"]);
+    assert_eq!(got.uri().host(), Some("up.example"));
 }
 
 /// S2-01, S2-02: another server is another address and another key.
@@ -423,7 +518,8 @@ async fn headers_of_one_hop_stay_there_and_cannot_take_others_with_them() {
             "authorization",
             "cdn-loop",
             "content-type",
-            "mcp-method"
+            "mcp-method",
+            "user-agent"
         ]
     );
     let key = format!("Bearer {UPSTREAM_KEY}");

@@ -658,23 +658,24 @@ async fn a_foreign_page_cannot_approve_at_a_public_address() {
     }
 }
 
-/// S2-19
+/// S2-19, case 27: what passes to the upstream by the operator's wish may be sent too.
 #[tokio::test]
 async fn a_browser_page_is_told_what_it_may_send_and_may_read_every_answer() {
+    const ASKED: &str = "authorization,mcp-name,x-mcp-toolsets";
     let (client, tokens) = signed_in().await;
     let server = &client.server;
     let preflight = |origin| {
         let request = request(Method::OPTIONS, "/mcp")
             .header(header::ORIGIN, origin)
             .header("access-control-request-method", "POST")
-            .header("access-control-request-headers", "authorization,mcp-name");
+            .header("access-control-request-headers", ASKED);
         request.body(Body::empty()).unwrap()
     };
 
     let answer = server.send(preflight(ISSUER)).await.expect(204);
     assert_eq!(answer.header("access-control-allow-origin"), ISSUER);
     let allowed = answer.header("access-control-allow-headers");
-    assert_eq!(allowed, "authorization,mcp-name");
+    assert_eq!(allowed, ASKED);
     for method in ["GET", "POST", "DELETE"] {
         let methods = answer.header("access-control-allow-methods");
         assert!(methods.contains(method), "{methods}");

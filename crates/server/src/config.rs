@@ -19,6 +19,7 @@ mod schema;
 mod secret;
 mod sign_in;
 mod upstream;
+mod upstream_headers;
 mod written;
 
 use std::{

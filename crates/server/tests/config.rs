@@ -57,6 +57,10 @@ fn check_sample(config: &Path) -> Output {
                 "postgres://proxy:s3cr3t@db.example:5433/proxy?password=s3cr3t",
             ),
             ("EMPTY_VARIABLE", ""),
+            (
+                "UPSTREAM_ADDRESS",
+                "https://mcp.example/fc-abcdef0123456789s3cr3t/v2/mcp",
+            ),
         ],
     )
 }
@@ -156,6 +160,9 @@ fn a_file_with_a_secret_that_others_can_read_is_warned_about() {
     let literal = "[sign_in]\npassphrase = 'orange tractor wisdom sail'\n";
     let postgres = "store = 'postgres://me:password@db/proxy'\n";
     let key = "[upstream.one]\nurl = 'https://one.example/mcp'\ncredential = { query = 'k', value = 'v' }\n";
+    let in_address = "[upstream.one]\nurl = 'https://one.example/fc-abcdef0123456789abcdef/mcp'\n";
+    let header = "[upstream.one]\nurl = 'https://one.example/mcp'\nheaders = { X-API-Key = 'v' }\n";
+    let tenant = "[upstream.one]\nurl = 'https://one.example/mcp'\nheaders = { X-Tenant = '7' }\n";
     let reference = "[sign_in]\npassphrase = { env = 'P' }\n";
     for (text_of_file, mode, is_warned) in [
         (literal, 0o644, true),
@@ -163,6 +170,9 @@ fn a_file_with_a_secret_that_others_can_read_is_warned_about() {
         (literal, 0o600, false),
         (postgres, 0o644, true),
         (key, 0o644, true),
+        (in_address, 0o644, true),
+        (header, 0o644, true),
+        (tenant, 0o644, false),
         (reference, 0o644, false),
         ("store = 'sqlite'", 0o644, false),
         ("store = 'postgres://me@db/proxy'", 0o644, false),
@@ -210,4 +220,54 @@ fn a_database_across_the_network_without_tls_is_warned_about() {
         let warned = stdout.contains("warning: store names another machine without asking for TLS");
         assert_eq!(warned, is_warned, "{url}: {stdout}");
     }
+}
+
+/// Case 31: of an address only what is no key is shown, wherever it comes from.
+#[test]
+fn what_looks_like_a_key_in_an_address_is_masked() {
+    const KEY: &str = "fc-abcdef0123456789abcdef";
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("proxy.toml");
+    let secret = directory.path().join("address");
+    for (address, shown) in [
+        (
+            format!("https://mcp.example/{KEY}/v2/mcp"),
+            "https://mcp.example/••••/v2/mcp",
+        ),
+        (
+            format!("https://{KEY}.mcp.example/mcp"),
+            "https://••••.mcp.example/mcp",
+        ),
+        (
+            format!("https://mcp.example/mcp?{KEY}"),
+            "https://mcp.example/mcp?••••=••••",
+        ),
+    ] {
+        fs::write(&secret, format!("{address}\n")).unwrap();
+        for (url, variable) in [
+            (format!("'{address}'"), "NONE"),
+            ("{ env = 'ADDRESS' }".to_owned(), "ADDRESS"),
+            ("{ file = 'address' }".to_owned(), "NONE"),
+            // None in the file at all.
+            (String::new(), "UPSTREAM_URL"),
+        ] {
+            let text = match &*url {
+                "" => String::new(),
+                url => format!("upstream.one.url = {url}\n"),
+            };
+            fs::write(&file, text).unwrap();
+            let output = check(directory.path(), &file, &[(variable, &address)]);
+            let stdout = text_of(&output);
+            assert_eq!(output.status.code(), Some(0), "{stdout}");
+            assert!(
+                stdout.contains(&format!("  sends to                   {shown}\n")),
+                "{stdout}"
+            );
+            assert!(!stdout.contains(KEY), "{stdout}");
+        }
+    }
+}
+
+fn text_of(output: &Output) -> String {
+    [text(&output.stdout), text(&output.stderr)].concat()
 }

@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use protocol::forward::headers::passes_anyway;
 use serde_json::Value;
 
 fn schema() -> Value {
@@ -103,14 +104,15 @@ fn section(page: &mut String, root: &Value, schema: &Value, prefix: &str, title:
     }
     for (name, property) in target["properties"].as_object().unwrap() {
         let value = resolve(root, property);
-        if value["properties"].is_object() || value["additionalProperties"].is_object() {
+        let inside = resolve(root, &value["additionalProperties"]);
+        if value["properties"].is_object() || inside["properties"].is_object() {
             continue;
         }
         writeln!(page, "### `{prefix}{name}`\n").unwrap();
         writeln!(page, "{}\n", property["description"].as_str().unwrap()).unwrap();
         if let Some(default) = property
             .get("default")
-            .filter(|value| **value != serde_json::json!([]))
+            .filter(|value| ![serde_json::json!([]), serde_json::json!({})].contains(value))
         {
             writeln!(page, "Default: `{default}`\n").unwrap();
         }
@@ -149,6 +151,46 @@ fn the_reference_page_is_fresh() {
     is_fresh("configuration.md", &page(&schema()));
 }
 
+/// Case 27: the reference says which headers of the client pass anyway.
+#[test]
+fn the_headers_that_pass_anyway_are_those_that_the_reference_names() {
+    const OTHERS: [&str; 12] = [
+        "user-agent",
+        "accept-charset",
+        "authorization",
+        "cookie",
+        "expect",
+        "from",
+        "host",
+        "if-none-match",
+        "origin",
+        "range",
+        "referer",
+        "x-request-id",
+    ];
+    let root = schema();
+    let text = root["$defs"]["UpstreamConfig"]["properties"]["pass_headers"]["description"]
+        .as_str()
+        .unwrap()
+        .replace('\n', " ");
+    let (_, list) = text.split_once("pass anyway are").unwrap();
+    let (list, _) = list.split_once('.').unwrap();
+    let named: BTreeSet<String> = list
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_lowercase)
+        .collect();
+    assert!(named.contains("mcp-…") && named.len() > 10, "{named:?}");
+    let passes = |name: &str| passes_anyway(&name.parse().unwrap());
+    for name in &named {
+        assert!(name == "mcp-…" || passes(name), "{name}");
+    }
+    for name in OTHERS {
+        assert!(!passes(name), "{name}");
+    }
+}
+
 #[test]
 fn every_setting_is_described() {
     let root = schema();
@@ -161,10 +203,12 @@ fn every_setting_is_described() {
     }
 }
 
-/// The keys of a table of a configuration file, names of upstreams and clients replaced by `<name>`.
+/// The keys of a table of a configuration file, names of upstreams, clients and headers replaced
+/// by `<name>`.
 fn keys(table: &toml::Table, prefix: &str, into: &mut BTreeSet<String>) {
     for (name, value) in table {
-        let name = if ["upstream.", "client."].contains(&prefix) {
+        let tables = ["upstream.", "client.", "upstream.<name>.headers."];
+        let name = if tables.contains(&prefix) {
             "<name>"
         } else {
             name

@@ -56,15 +56,26 @@ none_has!(
 /// A panic prints its message, and that is often a value's `Debug`.
 #[test]
 fn the_debug_text_of_whatever_holds_secrets_shows_none() {
-    const SECRETS: [&str; 6] = [
+    const SECRETS: [&str; 8] = [
         "bearer-Jq2LmZ0pTxN4uVb",
         "header-8sQ1wErTy7UiOpA",
         "basic-Zx9CvBnM3LkJhGf",
         "query-5tGbYhNuJmIkOlP",
         "passphrase-QaZwSxEdCrF",
         "database-Vt6ByNuMiKo",
+        "fixed-3RtYuIoPaSdFgH",
+        "address-6ZxCvBnM9LkJh",
     ];
-    let [bearer, header, basic, query, passphrase, database] = SECRETS;
+    let [
+        bearer,
+        header,
+        basic,
+        query,
+        passphrase,
+        database,
+        fixed,
+        address,
+    ] = SECRETS;
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let file = directory.path().join("proxy.toml");
@@ -85,6 +96,9 @@ fn the_debug_text_of_whatever_holds_secrets_shows_none() {
         [upstream.four]
         url = "https://four.example/mcp"
         credential = {{ query = "key", value = "{query}" }}
+        [upstream.five]
+        url = "https://five.example/{address}/mcp"
+        headers = {{ X-API-Key = "{fixed}" }}
         "#,
         data.display()
     );

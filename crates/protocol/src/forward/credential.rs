@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, uri::PathAndQuery};
 use url::form_urlencoded;
 
-use super::headers::CDN_LOOP;
+use super::headers::is_controlled;
 
 /// The operator's key for one upstream. It is set on every forwarded request after the client's
 /// own headers were filtered, so that nothing of the client's can stand beside it.
@@ -25,7 +25,7 @@ pub enum Credential {
     Query { name: String, pair: String },
 }
 
-/// Why a credential cannot be sent.
+/// Why a credential, or another header of the operator's, cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotACredential {
     #[error("is not a header name")]
@@ -38,21 +38,11 @@ pub enum NotACredential {
     UserName,
     #[error("must not be empty")]
     Empty,
+    #[error("is there twice, in upper and lower case")]
+    Repeated,
+    #[error("is not a host name")]
+    Host,
 }
-
-/// Headers that frame or route a message: never a credential's.
-const RESERVED: [HeaderName; 10] = [
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::CONTENT_TYPE,
-    header::TRANSFER_ENCODING,
-    header::CONNECTION,
-    header::UPGRADE,
-    header::TE,
-    header::TRAILER,
-    header::ACCEPT,
-    CDN_LOOP,
-];
 
 impl Credential {
     /// `Authorization: Bearer <token>` (RFC 6750 §2.1).
@@ -82,7 +72,7 @@ impl Credential {
     pub fn header(name: &str, value: &str) -> Result<Self, NotACredential> {
         let name =
             HeaderName::from_bytes(name.as_bytes()).map_err(|_| NotACredential::HeaderName)?;
-        if RESERVED.contains(&name) || name.as_str().starts_with("mcp-") {
+        if is_controlled(&name) {
             return Err(NotACredential::ReservedHeader);
         }
         if value.is_empty() {
@@ -106,6 +96,14 @@ impl Credential {
             name: name.to_owned(),
             pair,
         })
+    }
+
+    /// The header that carries it, if one does.
+    pub fn header_name(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Header { name, .. } => Some(name),
+            Self::None | Self::Query { .. } => None,
+        }
     }
 
     /// Puts the credential on a request that already has its filtered headers.
@@ -160,7 +158,7 @@ fn loose(name: &str) -> String {
     name.trim().to_lowercase().replace([' ', '.'], "_")
 }
 
-fn sensitive(text: &str) -> Result<HeaderValue, NotACredential> {
+pub(super) fn sensitive(text: &str) -> Result<HeaderValue, NotACredential> {
     let mut value = HeaderValue::from_str(text).map_err(|_| NotACredential::HeaderValue)?;
     value.set_sensitive(true);
     Ok(value)

@@ -31,8 +31,8 @@ const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-store, no-transform")
 /// For what a browser would show as a page of ours: it is kept away from all that is ours.
 const SANDBOX: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
 
-/// Whether a request header goes to the upstream.
-fn is_for_upstream(name: &HeaderName) -> bool {
+/// Whether a header of the client's goes to every upstream.
+pub fn passes_anyway(name: &HeaderName) -> bool {
     matches!(
         *name,
         header::ACCEPT
@@ -42,8 +42,34 @@ fn is_for_upstream(name: &HeaderName) -> bool {
             | header::CONTENT_ENCODING
             | header::CONTENT_LENGTH
             | header::CONTENT_TYPE
-            | header::USER_AGENT
     ) || matches!(name.as_str(), "baggage" | "traceparent" | "tracestate")
+        || *name == LAST_EVENT_ID
+        || is_mcp(name)
+}
+
+/// Whether the proxy itself sets a header on its way to an upstream, or keeps it from there, because
+/// it frames or routes the message, is for one hop only, or belongs to MCP.
+pub fn is_controlled(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::ACCEPT
+            | header::ACCEPT_ENCODING
+            | header::CONNECTION
+            | header::CONTENT_ENCODING
+            | header::CONTENT_LENGTH
+            | header::CONTENT_TYPE
+            | header::EXPECT
+            | header::HOST
+            | header::PROXY_AUTHENTICATE
+            | header::PROXY_AUTHORIZATION
+            | header::TE
+            | header::TRAILER
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE
+    ) || matches!(
+        name.as_str(),
+        "http2-settings" | "keep-alive" | "proxy-connection"
+    ) || *name == CDN_LOOP
         || *name == LAST_EVENT_ID
         || is_mcp(name)
 }
@@ -116,8 +142,9 @@ pub fn has_plain_framing(request: &HeaderMap) -> bool {
 }
 
 /// Leaves in a request's headers what the upstream gets, without the session, which is translated.
-pub fn keep_for_upstream(request: &mut HeaderMap) {
-    keep(request, is_for_upstream);
+/// `passes` says what passes beside what passes anyway.
+pub fn keep_for_upstream(request: &mut HeaderMap, passes: impl Fn(&HeaderName) -> bool) {
+    keep(request, |name| passes_anyway(name) || passes(name));
 }
 
 /// Leaves in a response's headers what the client gets, without the session, which is translated,
@@ -203,7 +230,7 @@ fn one_of(
 }
 
 /// Removes what does not pass. In place, since most of what real clients and servers send does.
-fn keep(headers: &mut HeaderMap, passes: fn(&HeaderName) -> bool) {
+fn keep(headers: &mut HeaderMap, passes: impl Fn(&HeaderName) -> bool) {
     let has_connection = headers.contains_key(header::CONNECTION);
     let stays_here = |name: &&HeaderName| {
         !passes(name)
@@ -279,6 +306,7 @@ pub fn takes_event_stream(request: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forward::upstream_headers::UpstreamHeaders;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -289,8 +317,12 @@ mod tests {
     }
 
     fn for_upstream(request: &HeaderMap) -> HeaderMap {
+        for_upstream_with(request, &UpstreamHeaders::default())
+    }
+
+    fn for_upstream_with(request: &HeaderMap, upstream: &UpstreamHeaders) -> HeaderMap {
         let mut headers = request.clone();
-        keep_for_upstream(&mut headers);
+        keep_for_upstream(&mut headers, |name| upstream.passes(name));
         headers
     }
 
@@ -341,6 +373,28 @@ mod tests {
             ("mcp-session-id", "translated elsewhere"),
         ]);
         assert_eq!(names(&for_upstream(&request)), ["accept"]);
+    }
+
+    /// Case 27. The neighbour: `Connection` takes such a header away like any.
+    #[test]
+    fn what_the_operator_lets_pass_passes() {
+        let mut upstream = UpstreamHeaders::default();
+        upstream.pass("X-MCP-Toolsets", None).unwrap();
+        let mut request = headers(&[
+            ("x-mcp-toolsets", "repos"),
+            ("x-mcp-toolsets", "issues"),
+            ("x-mcp-toolset", "x"),
+            ("x_mcp_toolsets", "x"),
+            ("x-org-id", "7"),
+            ("user-agent", "python-httpx/0.28"),
+        ]);
+        let got = for_upstream_with(&request, &upstream);
+        assert_eq!(names(&got), ["x-mcp-toolsets"]);
+        let values: Vec<_> = got.get_all("x-mcp-toolsets").iter().collect();
+        assert_eq!(values, ["repos", "issues"]);
+
+        request.insert("connection", HeaderValue::from_static("X-MCP-Toolsets"));
+        assert!(for_upstream_with(&request, &upstream).is_empty());
     }
 
     #[test]

@@ -5,3 +5,5 @@ pub mod credential;
 pub mod headers;
 pub mod origin;
 pub mod redirect;
+pub mod shown_address;
+pub mod upstream_headers;

@@ -1,13 +1,18 @@
 //! Where an upstream sends us, and whether we go there.
 
-use http::{HeaderMap, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use url::Url;
 
-use crate::journal::told_path;
+use super::shown_address::shown_address;
 
 /// Where a redirect leads that keeps method and body, if that is on the origin of `from`. The
-/// credential goes nowhere else.
-pub fn within_origin(status: StatusCode, headers: &HeaderMap, from: &Uri) -> Option<Uri> {
+/// credential goes nowhere else. A server that was called by another `host` names itself by that.
+pub fn within_origin(
+    status: StatusCode,
+    headers: &HeaderMap,
+    from: &Uri,
+    host: Option<&HeaderValue>,
+) -> Option<Uri> {
     if !matches!(
         status,
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
@@ -16,6 +21,10 @@ pub fn within_origin(status: StatusCode, headers: &HeaderMap, from: &Uri) -> Opt
     }
     let from = Url::parse(&from.to_string()).ok()?;
     let mut target = target(headers, &from)?;
+    if host.is_some_and(|host| target.authority() == host) && target.scheme() == from.scheme() {
+        target.set_host(from.host_str()).ok()?;
+        target.set_port(from.port()).ok()?;
+    }
     let has_user = !target.username().is_empty() || target.password().is_some();
     if target.origin() != from.origin() || has_user {
         return None;
@@ -30,12 +39,9 @@ pub fn within_origin(status: StatusCode, headers: &HeaderMap, from: &Uri) -> Opt
 /// Where a redirect leads, without what may be secret in it, for the operator.
 pub fn leads_to(headers: &HeaderMap, from: &Uri) -> Option<String> {
     let from = Url::parse(&from.to_string()).ok()?;
-    let target = target(headers, &from)?;
-    Some(format!(
-        "{}{}",
-        target.origin().ascii_serialization(),
-        told_path(target.path())
-    ))
+    let mut target = target(headers, &from)?;
+    target.set_query(None);
+    Some(shown_address(&target))
 }
 
 fn target(headers: &HeaderMap, from: &Url) -> Option<Url> {
@@ -64,7 +70,7 @@ mod tests {
         let from: Uri = FROM.parse().unwrap();
         let follows = |status, location| {
             let status = StatusCode::from_u16(status).unwrap();
-            within_origin(status, &to(location), &from).map(|uri| uri.to_string())
+            within_origin(status, &to(location), &from, None).map(|uri| uri.to_string())
         };
         let there = |path: &str| Some(format!("https://up.example:8443{path}"));
         assert_eq!(follows(307, "/a/mcp/"), there("/a/mcp/?key=secret"));
@@ -91,9 +97,33 @@ mod tests {
             assert_eq!(follows(status, location), expected, "{status} {location}");
         }
         assert_eq!(
-            within_origin(StatusCode::PERMANENT_REDIRECT, &HeaderMap::new(), &from),
+            within_origin(
+                StatusCode::PERMANENT_REDIRECT,
+                &HeaderMap::new(),
+                &from,
+                None
+            ),
             None
         );
+    }
+
+    /// A server behind another name redirects to itself by that name.
+    #[test]
+    fn a_redirect_to_the_name_that_the_server_was_called_by_is_followed() {
+        let from: Uri = "http://mcp:8000/mcp".parse().unwrap();
+        let follows = |host: &'static str| {
+            let location = to("http://localhost/mcp/");
+            let host = HeaderValue::from_static(host);
+            within_origin(
+                StatusCode::TEMPORARY_REDIRECT,
+                &location,
+                &from,
+                Some(&host),
+            )
+        };
+        assert_eq!(follows("localhost").unwrap(), "http://mcp:8000/mcp/");
+        assert_eq!(follows("localhost:8000"), None);
+        assert_eq!(follows("mcp"), None);
     }
 
     #[test]
@@ -104,7 +134,7 @@ mod tests {
         assert_eq!(shown("http://me:pw@x.example/b"), "http://x.example/b");
         assert_eq!(
             shown("/8f14e45fceea167a5a36dedd4bea2543/mcp"),
-            "https://up.example:8443/…/mcp"
+            "https://up.example:8443/••••/mcp"
         );
     }
 }

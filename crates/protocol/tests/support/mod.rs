@@ -37,7 +37,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Collected};
 use protocol::{
     endpoint::{App, Front, Ports},
-    forward::credential::Credential,
+    forward::{credential::Credential, upstream_headers::UpstreamHeaders},
     identity::password::SignIn,
     journal::{Event, Journal, Reader},
     memory::MemoryStore,
@@ -238,6 +238,7 @@ pub fn policy(upstreams: &[(&str, &str)]) -> Policy {
                     .unwrap(),
                 credential: Credential::bearer(UPSTREAM_KEY).unwrap(),
             },
+            headers: UpstreamHeaders::default(),
         })
     });
     Policy {

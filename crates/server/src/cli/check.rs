@@ -68,7 +68,11 @@ fn write_upstream(text: &mut String, plan: &Plan, upstream: &PlannedUpstream) ->
     row(text, "  for clients", policy.resource.as_str())?;
     row(text, "  metadata", &plan.issuer.url(&metadata))?;
     row(text, "  sends to", &upstream.destination)?;
-    row(text, "  credential", &upstream.credential)
+    row(text, "  credential", &upstream.credential)?;
+    for (name, line) in &upstream.headers {
+        row(text, &format!("  {name}"), line)?;
+    }
+    Ok(())
 }
 
 fn write_tokens(text: &mut String, plan: &Plan) -> fmt::Result {

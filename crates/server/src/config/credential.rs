@@ -1,6 +1,9 @@
 //! The credential of an upstream, as configured and as it will be sent.
 
-use protocol::forward::credential::{Credential, NotACredential};
+use protocol::forward::{
+    credential::{Credential, NotACredential},
+    shown_address::MASK,
+};
 use secrecy::ExposeSecret;
 
 use super::{
@@ -9,9 +12,6 @@ use super::{
     secret::{Environment, Resolved, Source, resolve},
     written::{CredentialConfig, CredentialTable, Secret, TextOr},
 };
-
-/// What people see in place of a secret.
-pub(super) const MASK: &str = "••••";
 
 /// A credential, and how to speak of it without telling it.
 #[derive(Debug)]
@@ -264,7 +264,7 @@ impl Reader<'_, '_> {
     }
 }
 
-fn refuse(error: NotACredential, key: &Key, findings: &mut Findings<'_>) {
+pub(super) fn refuse(error: NotACredential, key: &Key, findings: &mut Findings<'_>) {
     let remedy = match error {
         NotACredential::HeaderName => "use letters, digits and hyphens, as in \"X-API-Key\"",
         NotACredential::ReservedHeader => {
@@ -275,6 +275,10 @@ fn refuse(error: NotACredential, key: &Key, findings: &mut Findings<'_>) {
         }
         NotACredential::UserName => "HTTP Basic cannot carry such a name; use another",
         NotACredential::Empty => "write it out",
+        NotACredential::Repeated => "keep one of them",
+        NotACredential::Host => {
+            "write the name alone, with a port where the server wants one, as in \"localhost:8000\""
+        }
     };
     findings.mistake(key, error.to_string(), remedy);
 }

@@ -9,6 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 use protocol::{
+    forward::shown_address::MASK,
     identity::password::SignIn,
     oauth::identifiers::{Issuer, NotAnIssuer, Resource, is_loopback},
     policy::{ClientPolicy, Policy, TokenPolicy, UpstreamPolicy},
@@ -19,7 +20,6 @@ use url::Url;
 use super::{
     bounds,
     clients::{self, PlannedClient},
-    credential::MASK,
     findings::Findings,
     key::Key,
     limits::{self, LimitsPlan},
@@ -180,12 +180,14 @@ pub(super) fn plan(
         Some(PlannedUpstream {
             destination: target.address,
             credential: target.credential,
+            headers: target.headers.lines,
             policy: UpstreamPolicy {
                 resource: Resource::at(&issuer, &draft.path),
                 name: draft.name,
                 title: draft.title,
                 path: draft.path,
                 destination: target.destination,
+                headers: target.headers.headers,
             },
         })
     };

@@ -4,16 +4,19 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::Uri;
 use protocol::{
+    forward::shown_address::{looks_like_key, shown_address, shown_host},
     oauth::identifiers::{Issuer, is_loopback},
     policy::{Destination, UpstreamPolicy},
 };
+use secrecy::ExposeSecret;
 use url::{Host, Url};
 
 use super::{
-    credential::{self, Described, MASK},
+    credential::{self, Described},
     findings::Findings,
     key::Key,
-    secret::{Environment, Source},
+    secret::{Environment, Source, resolve},
+    upstream_headers,
     written::{Builtin, Config, UpstreamConfig},
 };
 
@@ -21,10 +24,12 @@ use super::{
 #[derive(Debug)]
 pub struct PlannedUpstream {
     pub policy: UpstreamPolicy,
-    /// Its address, with every value in the query masked.
+    /// Its address, with all masked that could be a key.
     pub destination: String,
     /// The kind of its credential and where the secret comes from, the secret masked.
     pub credential: String,
+    /// What is said of the headers of its requests, no secret among it: lines of a name and a text.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 /// An upstream whose resource is yet to be named.
@@ -42,6 +47,7 @@ pub(super) struct Target {
     pub(super) destination: Destination,
     pub(super) address: String,
     pub(super) credential: String,
+    pub(super) headers: upstream_headers::Described,
 }
 
 /// The upstreams of the file, or else of the environment, or else the demo.
@@ -144,6 +150,7 @@ fn demo() -> Target {
         destination: Destination::Demo,
         address: "the built-in demo server".to_owned(),
         credential: "none".to_owned(),
+        headers: upstream_headers::Described::default(),
     }
 }
 
@@ -160,9 +167,13 @@ fn from_environment(url: &str, token: Option<&str>, findings: &mut Findings<'_>)
     Some(Draft {
         key: url_key,
         name: "upstream".to_owned(),
-        title: endpoint.uri.host().unwrap_or("upstream").to_owned(),
+        title: endpoint.host.clone(),
         path: "/mcp".to_owned(),
-        target: Some(remote(endpoint, credential)),
+        target: Some(remote(
+            endpoint,
+            credential,
+            upstream_headers::Described::default(),
+        )),
     })
 }
 
@@ -253,23 +264,45 @@ fn target(
             None
         }
         (None, Some(Builtin::Demo)) => {
-            if credential.is_some_and(|found| !found.is_none()) {
-                findings.mistake(
-                    &credential_key,
-                    "has no use beside `builtin`",
-                    "remove it; the server inside this program asks for nothing",
-                );
+            for (name, is_there) in [
+                (
+                    "credential",
+                    credential.is_some_and(|found| !found.is_none()),
+                ),
+                ("headers", !written.headers.is_empty()),
+                ("host", written.host.is_some()),
+                ("user_agent", written.user_agent.is_some()),
+                ("pass_headers", !written.pass_headers.is_empty()),
+            ] {
+                if is_there {
+                    findings.mistake(
+                        &key.child(name),
+                        "has no use beside `builtin`",
+                        "remove it; the server inside this program asks for nothing",
+                    );
+                }
             }
             Some(demo())
         }
         (Some(url), None) => {
-            let endpoint = endpoint(url, &url_key, findings);
-            Some(remote(endpoint?, credential?))
+            let by_credential = credential
+                .as_ref()
+                .and_then(|it| it.credential.header_name());
+            let headers =
+                upstream_headers::read(written, by_credential, key, environment, findings);
+            let url = resolve(url, &url_key, environment, findings)?;
+            let endpoint = endpoint(url.text.expose_secret(), &url_key, findings)?;
+            findings.literal_secret |= endpoint.has_key && url.source == Source::Literal;
+            Some(remote(endpoint, credential?, headers?))
         }
     }
 }
 
-fn remote(endpoint: Endpoint, credential: Described) -> Target {
+fn remote(
+    endpoint: Endpoint,
+    credential: Described,
+    headers: upstream_headers::Described,
+) -> Target {
     Target {
         destination: Destination::Remote {
             endpoint: endpoint.uri,
@@ -277,12 +310,17 @@ fn remote(endpoint: Endpoint, credential: Described) -> Target {
         },
         address: endpoint.shown,
         credential: credential.description,
+        headers,
     }
 }
 
 struct Endpoint {
     uri: Uri,
+    /// For people, with what could be a key masked.
     shown: String,
+    host: String,
+    /// Whether there is such a thing in it.
+    has_key: bool,
 }
 
 /// Reads the address of an MCP server. `None`: a mistake was noted.
@@ -313,8 +351,12 @@ fn endpoint(text: &str, key: &Key, findings: &mut Findings<'_>) -> Option<Endpoi
                         "starts with http://: calls and any credential cross the network unencrypted",
                     );
                 }
-                let shown = without_query_values(url);
-                return Some(Endpoint { uri, shown });
+                return Some(Endpoint {
+                    uri,
+                    shown: shown_address(url),
+                    host: shown_host(url),
+                    has_key: has_key(url),
+                });
             }
             Err(_) => (
                 "has characters that no URL may contain",
@@ -326,19 +368,11 @@ fn endpoint(text: &str, key: &Key, findings: &mut Findings<'_>) -> Option<Endpoi
     None
 }
 
-/// The address for people: a value in a query is often a key.
-fn without_query_values(url: &Url) -> String {
-    let mut shown = url.clone();
-    shown.set_query(None);
-    let mut shown = shown.to_string();
-    for (position, (name, _)) in url.query_pairs().enumerate() {
-        let separator = if position == 0 { '?' } else { '&' };
-        shown.push(separator);
-        shown.push_str(&name);
-        shown.push('=');
-        shown.push_str(MASK);
-    }
-    shown
+/// Whether a part of an address looks like a key. A value in the query may be anything, but most
+/// are none.
+fn has_key(url: &Url) -> bool {
+    let mut path = url.path().split('/');
+    path.any(looks_like_key) || url.query_pairs().any(|(_, value)| looks_like_key(&value))
 }
 
 /// Paths that this program answers itself.

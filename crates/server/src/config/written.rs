@@ -103,9 +103,11 @@ pub struct UpstreamConfig {
     /// What people are shown; the name when it is missing.
     pub title: Option<String>,
     /// The address of the MCP server: `http` or `https`. Either this or `builtin`. What its query
-    /// says, no client can say otherwise: parameters of a name that stands in it do not pass.
+    /// says, no client can say otherwise: parameters of a name that stands in it do not pass. An
+    /// address that holds a key can come from elsewhere like any secret; what looks like a key is
+    /// masked wherever an address is shown.
     #[schemars(example = "https://mcp.internal.example/mcp")]
-    pub url: Option<String>,
+    pub url: Option<Secret>,
     /// Where clients reach it, below `public_url`. When it is missing: `/mcp` for the only
     /// upstream, `/mcp/<name>` for one of several.
     pub path: Option<String>,
@@ -113,6 +115,29 @@ pub struct UpstreamConfig {
     /// `{ header = "X-API-Key", value = S }`, `{ basic = { username = "u", password = S } }` or
     /// `{ query = "key", value = S }`, where `S` is a secret. `"none"` when it is missing.
     pub credential: Option<CredentialConfig>,
+    /// Further headers of every request to the MCP server, each with a value that is written out or
+    /// a secret: `{ X-Tenant = "7", X-API-Key = { env = "KEY" } }`. No client can overwrite them.
+    /// Not those that the proxy itself controls, nor the one of `credential`.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    /// The `Host` by which the MCP server is called, with the port where it wants one, in place of
+    /// that of `url`: for servers that answer to a name of their own only, often `localhost`.
+    /// Certificates are checked against `url` as before.
+    #[schemars(example = "localhost:8000")]
+    pub host: Option<String>,
+    /// The `User-Agent` by which the MCP server knows this proxy, `mcp-oauth-proxy/<version>` when
+    /// it is missing. The client's own reaches the server with `pass_headers = ["User-Agent"]`.
+    #[schemars(example = "my-company-mcp/1.0")]
+    pub user_agent: Option<String>,
+    /// Further headers of the client that reach the MCP server, by their names. Those that pass
+    /// anyway are `Accept`, `Accept-Encoding`, `Accept-Language`, `Cache-Control`,
+    /// `Content-Encoding`, `Content-Length`, `Content-Type`, `baggage`, `traceparent`,
+    /// `tracestate`, `Last-Event-ID` and every `Mcp-…`. What carries the client's access to this
+    /// proxy (`Authorization`, `Cookie`), claims whose request it is (`X-Forwarded-For` and its
+    /// like) or is set by `credential` or `headers` never passes.
+    #[serde(default)]
+    #[schemars(example = ["X-MCP-Toolsets"])]
+    pub pass_headers: Vec<String>,
     /// A server inside this program in place of `url`.
     pub builtin: Option<Builtin>,
 }

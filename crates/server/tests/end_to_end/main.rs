@@ -433,7 +433,8 @@ async fn a_bad_configuration_is_refused_at_the_start() {
     proxy.stop().await;
 }
 
-/// PX-18: nobody is turned away for the name of their software.
+/// PX-18, case 21: nobody is turned away for the name of their software, here or by a firewall
+/// behind.
 #[tokio::test]
 async fn the_user_agents_of_hosted_clients_are_served_like_any() {
     let world = World::new().await;
@@ -458,7 +459,8 @@ async fn the_user_agents_of_hosted_clients_are_served_like_any() {
         let value = agent.parse().unwrap();
         request.headers_mut().insert(header::USER_AGENT, value);
         let _ = world.client.http.send(request).await.expect(200);
-        assert_eq!(world.upstream.last().headers()["user-agent"], agent);
+        let own = concat!("mcp-oauth-proxy/", env!("CARGO_PKG_VERSION"));
+        assert_eq!(world.upstream.last().headers()["user-agent"], own);
     }
 }
 

@@ -29,6 +29,9 @@ const BROUGHT_BY: [(&str, &str); 6] = [
     ("refresh_token", "POST /token"),
 ];
 
+/// Where the address of the upstream has a key of its own (case 31).
+const KEY_IN_ADDRESS: &str = "fc-9f2Kd81LmQ0pTx7N4uVb";
+
 /// A run of the whole flow at the most talkative level, and everything that it left behind.
 struct Run {
     secrets: Secrets,
@@ -43,6 +46,7 @@ impl Run {
         let upstream = Upstream::start().await;
         let mut proxy = Proxy::prepared(upstream.address, "store = { env = \"STORE\" }");
         proxy.reconfigure("{ bearer = { env = \"UPSTREAM_KEY\" } }", credential);
+        proxy.reconfigure("/mcp\"", &format!("/{KEY_IN_ADDRESS}/mcp\""));
         let store = schema.map(|schema| {
             let mut url = schema.url.clone();
             url.set_password(Some(DATABASE_PASSWORD)).unwrap();
@@ -61,6 +65,7 @@ impl Run {
         let master = BASE64_URL_SAFE_NO_PAD.decode(key).unwrap();
         for (name, secret) in [
             ("the upstream's key", UPSTREAM_KEY),
+            ("the key in the upstream's address", KEY_IN_ADDRESS),
             ("the passphrase", PASSPHRASE),
             ("the verifier", VERIFIER),
             ("the upstream's session", UPSTREAMS_SESSION),

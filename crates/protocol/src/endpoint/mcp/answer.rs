@@ -9,7 +9,8 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use http::{
-    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, response::Parts,
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header,
+    response::Parts,
 };
 
 use super::{
@@ -23,6 +24,7 @@ use crate::{
     forward::{
         headers::{self, LAST_EVENT_ID, MCP_SESSION_ID},
         redirect,
+        shown_address::shown_authority,
     },
     journal::{Event, Limit, UpstreamFailed},
     keep_alive::KeptAlive,
@@ -124,7 +126,12 @@ async fn send(
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let headers = request.headers().clone();
     let response = app.ports.upstream.send(permit.clone(), request).await?;
-    let Some(target) = redirect::within_origin(response.status(), response.headers(), &uri) else {
+    let Some(target) = redirect::within_origin(
+        response.status(),
+        response.headers(),
+        &uri,
+        headers.get(header::HOST),
+    ) else {
         return Ok(response);
     };
     let Some(body) = read.or_else(|| exchange.overheard()) else {
@@ -270,11 +277,15 @@ impl Sent<'_> {
 
     /// What the operator needs to know of a failure.
     fn detail(&self, why: UpstreamFailed, theirs: &Parts) -> Option<String> {
-        let Destination::Remote { endpoint, .. } = &self.exchange.route.upstream.destination else {
+        let upstream = &self.exchange.route.upstream;
+        let Destination::Remote { endpoint, .. } = &upstream.destination else {
             return None;
         };
         match why {
-            UpstreamFailed::HostRefused => endpoint.authority().map(ToString::to_string),
+            UpstreamFailed::HostRefused => Some(upstream.headers.host().map_or_else(
+                || shown_authority(endpoint),
+                |host| host.to_str().unwrap_or_default().to_owned(),
+            )),
             UpstreamFailed::Redirected => redirect::leads_to(&theirs.headers, endpoint),
             UpstreamFailed::Page => answer::front(&theirs.headers).map(str::to_owned),
             _ => None,

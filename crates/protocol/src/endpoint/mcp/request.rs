@@ -124,7 +124,7 @@ pub(super) async fn prepare(
     };
     let wants_stream = parts.method == Method::GET && headers::takes_event_stream(&parts.headers);
     let proxies = headers::proxies_before_upstream(&parts.headers, &app.proxy_name);
-    headers::keep_for_upstream(&mut parts.headers);
+    headers::keep_for_upstream(&mut parts.headers, |name| upstream.headers.passes(name));
     parts.headers.insert(CDN_LOOP, proxies);
     if let Some(id) = session.as_ref().and_then(|session| session.id.clone()) {
         parts.headers.insert(MCP_SESSION_ID, id);
@@ -146,6 +146,7 @@ pub(super) async fn prepare(
     } = &upstream.destination
     {
         parts.uri = credential.address(endpoint, parts.uri.query());
+        upstream.headers.set_on(&mut parts.headers);
         credential.set_on(&mut parts.headers);
     }
     parts.extensions = Extensions::new();
