@@ -1,6 +1,8 @@
 //! What happens, as one closed enum. Endpoints write it; logs, metrics, audit and the pages for
 //! people read it. No event carries a secret.
 
+mod names;
+
 use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, StatusCode};

@@ -6,7 +6,7 @@ use std::{error::Error, io::IsTerminal, panic};
 
 use http::{Method, StatusCode};
 use protocol::{
-    journal::{CallRefused, Event, Reader, UpstreamFailed},
+    journal::{CallRefused, Event, Instead, Reader, UpstreamFailed},
     oauth::bearer,
 };
 use tracing::{debug, error, info, warn};
@@ -94,7 +94,7 @@ impl Reader for Logs {
             } => {
                 warn!(
                     url,
-                    ?instead,
+                    instead = instead.map(Instead::as_str),
                     cause = chain(cause),
                     "what a client publishes could not be used"
                 );
@@ -134,7 +134,7 @@ impl Reader for Logs {
                 why,
                 age,
             } => {
-                info!(client = %client_id, grant, ?why, age_seconds = age.as_secs(), "a refresh was answered again");
+                info!(client = %client_id, grant, why = why.as_str(), age_seconds = age.as_secs(), "a refresh was answered again");
             }
             Event::StoreRegressed { client_id, grant } => {
                 error!(client = %client_id, grant, "the store had lost a refresh: was a backup restored?");
@@ -144,7 +144,7 @@ impl Reader for Logs {
                 grant,
                 why,
             } => {
-                warn!(client = %client_id, grant, ?why, "a grant ended");
+                warn!(client = %client_id, grant, why = why.as_str(), "a grant ended");
             }
             Event::Refused {
                 endpoint,
@@ -152,24 +152,29 @@ impl Reader for Logs {
                 description,
                 presented,
             } => {
-                info!(target: REQUESTS, ?endpoint, %error, description, presented, "refused");
+                info!(target: REQUESTS, endpoint = endpoint.as_str(), %error, description, presented, "refused");
             }
             Event::Failed {
                 endpoint,
                 request_id,
                 cause,
             } => {
-                error!(?endpoint, request_id, cause = chain(cause), "failed");
+                error!(
+                    endpoint = endpoint.as_str(),
+                    request_id,
+                    cause = chain(cause),
+                    "failed"
+                );
             }
             Event::CallForwarded { call, era, took } => {
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 if call.status == StatusCode::NOT_FOUND && call.upstream_status == Some(call.status)
                 {
-                    log_call!(info in REQUESTS, call, ?era, took_ms, "the upstream has nothing there: if no call succeeds, the path of its url is wrong");
+                    log_call!(info in REQUESTS, call, era = era.as_str(), took_ms, "the upstream has nothing there: if no call succeeds, the path of its url is wrong");
                 } else if call.status.is_client_error() && call.method != Method::GET {
-                    log_call!(info in REQUESTS, call, ?era, took_ms, "the upstream refused a call");
+                    log_call!(info in REQUESTS, call, era = era.as_str(), took_ms, "the upstream refused a call");
                 } else {
-                    log_call!(info in CALLS, call, ?era, took_ms, "a call was forwarded");
+                    log_call!(info in CALLS, call, era = era.as_str(), took_ms, "a call was forwarded");
                 }
             }
             Event::CallRefused {
@@ -183,7 +188,7 @@ impl Reader for Logs {
                 );
             }
             Event::CallRefused { call, why } => {
-                log_call!(info in REQUESTS, call, ?why, "a call was refused");
+                log_call!(info in REQUESTS, call, why = why.as_str(), "a call was refused");
             }
             Event::OriginRefused { call, origin } => {
                 log_call!(
@@ -207,11 +212,11 @@ impl Reader for Logs {
             Event::Limited {
                 limit,
                 address: Some(address),
-            } => info!(target: REQUESTS, ?limit, %address, "refused by a limit"),
+            } => info!(target: REQUESTS, limit = limit.as_str(), %address, "refused by a limit"),
             Event::Limited {
                 limit,
                 address: None,
-            } => info!(target: REQUESTS, ?limit, "refused by a limit"),
+            } => info!(target: REQUESTS, limit = limit.as_str(), "refused by a limit"),
             Event::UnusedClientsRemoved { removed } => {
                 warn!(
                     removed,
@@ -234,12 +239,14 @@ impl Reader for Logs {
                 let cause = cause.map(chain);
                 match why {
                     UpstreamFailed::CredentialRefused | UpstreamFailed::CredentialMissing => {
-                        log_call!(error in REQUESTS, call, ?why, "{}", remedy(why));
+                        log_call!(error in REQUESTS, call, why = why.as_str(), "{}", remedy(why));
                     }
                     UpstreamFailed::SessionLost => {
-                        log_call!(info in REQUESTS, call, ?why, "{}", remedy(why));
+                        log_call!(info in REQUESTS, call, why = why.as_str(), "{}", remedy(why));
                     }
-                    _ => log_call!(warn in REQUESTS, call, ?why, detail, cause, "{}", remedy(why)),
+                    _ => {
+                        log_call!(warn in REQUESTS, call, why = why.as_str(), detail, cause, "{}", remedy(why))
+                    }
                 }
             }
             Event::VersionMended {

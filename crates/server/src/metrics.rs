@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    fmt::Debug,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
@@ -17,7 +16,7 @@ use prometheus_client::{
 };
 use protocol::{
     forward::origin,
-    journal::{CallRefused, Event, Reader},
+    journal::{CallRefused, Event, Instead, Reader},
     mcp::revision::Era,
     oauth::{grant::Revoked, refresh_token::Repeated},
     policy::Policy,
@@ -245,7 +244,7 @@ impl Metrics {
 
     /// Counts a limit that a connection or a request met.
     pub fn count_limit(&self, limit: Limit) {
-        count(&self.limited, &[("limit", &name(&limit))]);
+        count(&self.limited, &[("limit", &limit.as_str())]);
     }
 
     /// What counts requests that were sent to an upstream again.
@@ -296,11 +295,11 @@ impl Reader for Metrics {
             }
             Event::CallRefused { call, why } => {
                 if let CallRefused::Limit(limit) = why {
-                    count(&self.limited, &[("limit", &name(&limit))]);
+                    count(&self.limited, &[("limit", &limit.as_str())]);
                 }
                 count(
                     &self.calls_refused,
-                    &[("upstream", &call.upstream.name), ("why", &name(&why))],
+                    &[("upstream", &call.upstream.name), ("why", &why.as_str())],
                 );
             }
             Event::OriginRefused { call, .. } => count(
@@ -310,13 +309,13 @@ impl Reader for Metrics {
             Event::UpstreamFailed { call, why, .. } => {
                 count(
                     &self.upstream_failures,
-                    &[("upstream", &call.upstream.name), ("why", &name(&why))],
+                    &[("upstream", &call.upstream.name), ("why", &why.as_str())],
                 );
             }
             Event::ClientRegistered { .. } => drop(self.registrations.inc()),
-            Event::DocumentFetched { .. } => count(&self.documents, &[("outcome", &"Fetched")]),
+            Event::DocumentFetched { .. } => count(&self.documents, &[("outcome", &"fetched")]),
             Event::DocumentFailed { instead, .. } => {
-                let outcome = instead.map_or("Failed".to_owned(), |instead| name(&instead));
+                let outcome = instead.map_or("failed", Instead::as_str);
                 count(&self.documents, &[("outcome", &outcome)]);
             }
             Event::ConsentShown { .. } => drop(self.consents_shown.inc()),
@@ -339,26 +338,26 @@ impl Reader for Metrics {
                 if why == Revoked::RefreshTokenReuse {
                     self.refresh_reuse_revoked.inc();
                 }
-                count(&self.grants_revoked, &[("why", &name(&why))]);
+                count(&self.grants_revoked, &[("why", &why.as_str())]);
             }
             Event::Refused {
                 endpoint, error, ..
             } => {
                 count(
                     &self.refused,
-                    &[("endpoint", &name(&endpoint)), ("error", &error)],
+                    &[("endpoint", &endpoint.as_str()), ("error", &error)],
                 );
             }
             Event::VersionMended { .. } | Event::RedirectFollowed { .. } => {}
             Event::Misdirected { .. } => drop(self.misdirected.inc()),
             Event::Looped => drop(self.loops.inc()),
             Event::NotFound { .. } => drop(self.not_found.inc()),
-            Event::Limited { limit, .. } => count(&self.limited, &[("limit", &name(&limit))]),
+            Event::Limited { limit, .. } => count(&self.limited, &[("limit", &limit.as_str())]),
             Event::UnusedClientsRemoved { removed } => {
                 self.unused_clients_removed.inc_by(removed);
             }
             Event::Failed { endpoint, .. } => {
-                count(&self.failures, &[("endpoint", &name(&endpoint))]);
+                count(&self.failures, &[("endpoint", &endpoint.as_str())]);
             }
         }
     }
@@ -373,11 +372,6 @@ fn labels(pairs: &[(&'static str, &dyn ToString)]) -> Labels {
         .iter()
         .map(|(name, value)| (*name, value.to_string()))
         .collect()
-}
-
-/// The name of a variant, with what is inside it: `CredentialRefused(401)`.
-fn name(variant: &dyn Debug) -> String {
-    format!("{variant:?}")
 }
 
 fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {

@@ -305,7 +305,7 @@ async fn memory_that_runs_out_is_answered_with_503_until_there_is_some_again() {
         .expect(200)
         .text();
     assert!(
-        page.contains("mcp_oauth_proxy_limited_total{limit=\"Memory\"} "),
+        page.contains("mcp_oauth_proxy_limited_total{limit=\"memory\"} "),
         "{page}"
     );
     say(&format!(

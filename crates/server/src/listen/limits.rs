@@ -114,5 +114,25 @@ pub enum Limit {
     Drain,
 }
 
+impl Limit {
+    /// Its name in the metrics, which stays when a variant is renamed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::PerAddress => "connections_per_address",
+            Self::OpenFiles => "open_files",
+            Self::Memory => "memory",
+            Self::Head => "headers",
+            Self::SlowHead => "slow_head",
+            Self::Idle => "idle",
+            Self::GaveWay => "gave_way",
+            Self::SlowBody => "slow_body",
+            Self::SlowReader => "slow_reader",
+            Self::EmptyFrames => "empty_frames",
+            Self::Drain => "drain",
+        }
+    }
+}
+
 /// Whoever counts the limits that were met.
 pub type Meter = Arc<dyn Fn(Limit) + Send + Sync>;

@@ -98,7 +98,7 @@ async fn on_one_page(world: Arc<World>) {
         let says = "nothing can be approved from it any more";
         assert!(answer.text().contains(says), "{}", answer.text());
     }
-    let limited = "limited_total{limit=\"AttemptsPerPage\"}";
+    let limited = "limited_total{limit=\"attempts_per_page\"}";
     assert_eq!(world.metric(limited).await, 2);
     // To say no is no attempt.
     let denied = page.answer(&client.http, "", "deny");

@@ -68,7 +68,7 @@ async fn passphrases(world: Arc<World>) {
     let trusting = "trusted_proxies.ranges = [\"127.0.0.1\"]";
     let world = world.another(trusting).await;
     let client = world.client().await;
-    let before = world.refused_by("AttemptsPerPage").await;
+    let before = world.refused_by("attempts_per_page").await;
     // Whatever it says of where it comes from, it is one address.
     let http = world.elsewhere();
     let page = client.opens_consent().await;
@@ -102,7 +102,7 @@ async fn passphrases(world: Arc<World>) {
     }
     assert_eq!(world.metric("sign_in_failures_total").await, 5);
     assert_eq!(world.metric("sign_ins_blocked_total").await, 2);
-    assert_eq!(world.refused_by("AttemptsPerPage").await, before);
+    assert_eq!(world.refused_by("attempts_per_page").await, before);
 
     // Behind a proxy that is trusted, whoever it names counts; of IPv6 the network.
     let named = async |address: &str, secret: &str| {
@@ -161,7 +161,7 @@ async fn tokens(world: Arc<World>) {
         let wait = world.limits(&http, request).await;
         assert!((600..=720).contains(&wait), "{wait}");
     }
-    assert_eq!(world.refused_by("WrongTokens").await, 3);
+    assert_eq!(world.refused_by("wrong_tokens_per_address").await, 3);
     // Whoever holds one is not asked.
     let call = http.send(client.call_request(&held)).await.expect(200);
     assert_eq!(call.text(), USUAL);
@@ -187,7 +187,7 @@ async fn tokens(world: Arc<World>) {
             .limits(&http, form("/token", &with_secret(&client, secret)))
             .await;
     }
-    assert_eq!(world.refused_by("WrongSecrets").await, 2);
+    assert_eq!(world.refused_by("wrong_secrets").await, 2);
     let wrong = form("/token", &with_secret(&other, "wrong"));
     let _ = world.refusal_from(&http, wrong, &no_client).await;
     let refreshed = Tokens::of(&client.refresh(&held).await.expect(200));
@@ -221,7 +221,7 @@ async fn registrations(world: Arc<World>) {
         let wait = world.limits(&http, request(&http, &fine)).await;
         assert!((1_100..=1_200).contains(&wait), "{wait}");
     }
-    assert_eq!(world.refused_by("RegistrationsPerAddress").await, 10);
+    assert_eq!(world.refused_by("registrations_per_address").await, 10);
     // What one address has too much takes nothing from the others.
     for _ in 0..5 {
         registered.push(world.client().await);
@@ -231,7 +231,7 @@ async fn registrations(world: Arc<World>) {
         let wait = world.limits(&http, request(&http, &fine)).await;
         assert!((400..=450).contains(&wait), "{wait}");
     }
-    assert_eq!(world.refused_by("Registrations").await, 3);
+    assert_eq!(world.refused_by("registrations").await, 3);
     assert_eq!(world.metric("registrations_total").await, 8);
     for client in registered {
         world.lets_in(&client, &client.authorization()).await;
@@ -264,7 +264,7 @@ async fn documents(world: Arc<World>) -> Result<(), Missing> {
         refused(named(site.id_at(&format!("/{number}")))).await;
     }
     assert_eq!(site.requests().len(), 3);
-    assert_eq!(world.refused_by("DocumentFetchesPerHost").await, 10);
+    assert_eq!(world.refused_by("documents_per_host").await, 10);
     // All hosts together, five times more.
     let others: Vec<_> = (0..10).map(|_| internet.site()).collect();
     for site in &others[..5] {
@@ -274,7 +274,7 @@ async fn documents(world: Arc<World>) -> Result<(), Missing> {
         refused(named(site.id())).await;
         assert!(site.connections().is_empty());
     }
-    assert_eq!(world.refused_by("DocumentFetches").await, 5);
+    assert_eq!(world.refused_by("documents").await, 5);
     // Who is known already is not asked about, and who is known otherwise not at all.
     for client in &known {
         world.lets_in(client, &client.authorization()).await;
@@ -304,7 +304,7 @@ async fn documents_from_one_address(world: &World, internet: &'static Internet) 
         refused(named(&greedy, &format!("/{number}"))).await;
     }
     assert_eq!(site.requests().len(), 5);
-    assert_eq!(world.refused_by("DocumentFetchesPerAddress").await, 15);
+    assert_eq!(world.refused_by("documents_per_address").await, 15);
     let client = named(&world.elsewhere(), "/5");
     world.lets_in(&client, &client.authorization()).await;
 
@@ -314,7 +314,7 @@ async fn documents_from_one_address(world: &World, internet: &'static Internet) 
         refused(named(&world.elsewhere(), "/fails")).await;
     }
     assert_eq!(site.requests().len(), asked + 2);
-    assert_eq!(world.refused_by("FailuresPerDocument").await, 8);
+    assert_eq!(world.refused_by("failures_per_document").await, 8);
     site.does(Does::Publishes(Duration::ZERO));
     let client = named(&world.elsewhere(), "/comes");
     world.lets_in(&client, &client.authorization()).await;
@@ -349,7 +349,7 @@ async fn calls(world: Arc<World>) {
     world
         .limits(&client.http, client.call_request(&renewed))
         .await;
-    assert_eq!(world.refused_by("CallsPerGrant").await, 6);
+    assert_eq!(world.refused_by("calls_per_grant").await, 6);
     world.serves(&client, &other).await;
     let client = world.client().await;
     world.lets_in(&client, &client.authorization()).await;
@@ -372,7 +372,7 @@ async fn streams(world: Arc<World>) {
         assert_eq!(stream.status(), 200);
         (events, stream)
     };
-    let refused = world.refused_by("StreamsPerGrant").await;
+    let refused = world.refused_by("streams_per_grant").await;
     let mut opened = Vec::new();
     for _ in 0..16 {
         opened.push(open(&greedy).await);
@@ -380,7 +380,7 @@ async fn streams(world: Arc<World>) {
     for _ in 0..3 {
         world.limits(&client.http, ask(&greedy)).await;
     }
-    assert_eq!(world.refused_by("StreamsPerGrant").await, refused + 3);
+    assert_eq!(world.refused_by("streams_per_grant").await, refused + 3);
     // Calls go on, and so do others.
     world.serves(&client, &greedy).await;
     let others = open(&other).await;
@@ -413,7 +413,7 @@ async fn connections(world: Arc<World>) {
     for _ in 0..3 {
         assert!(Wire::open(&greedy).await.is_closed().await);
     }
-    assert_eq!(many.refused_by("PerAddress").await, 3);
+    assert_eq!(many.refused_by("connections_per_address").await, 3);
     let health = format!(
         "GET /health HTTP/1.1\r\nhost: {}\r\n\r\n",
         many.proxy.address
@@ -443,7 +443,7 @@ async fn connections(world: Arc<World>) {
     assert!(early.is_err(), "one too many was served: {early:?}");
     drop(held);
     let _ = waiting.await.expect(200);
-    assert!(few.refused_by("Connections").await > 0);
+    assert!(few.refused_by("connections").await > 0);
 }
 
 fn get(http: &Http) -> Request<Body> {

@@ -119,7 +119,7 @@ impl World {
     async fn takes_for_theft(&self, client: &Client, stolen: &Tokens, live: &Tokens) {
         let alerts = || {
             let output = self.proxy.output();
-            output.matches("RefreshTokenReuse").count()
+            output.matches("refresh_token_reuse").count()
         };
         let before = alerts();
         let answer = self.changing(&["grant/"], client.refresh(stolen)).await;
@@ -435,7 +435,7 @@ async fn by_the_thousand(world: Arc<World>) {
     assert!((60..=most).contains(&looked_at), "{looked_at} of {most}");
     let grown = world.proxy.resident_kib().saturating_sub(before);
     assert!(grown < 8 * 1024, "{grown} KiB more");
-    let limited = "limited_total{limit=\"WrongTokens\"}";
+    let limited = "limited_total{limit=\"wrong_tokens_per_address\"}";
     let refused = BATCHES * BATCH as u64 - looked_at;
     assert_eq!(world.metric(limited).await, refused);
 

@@ -206,7 +206,7 @@ async fn http2_requests_without_an_end_take_little_memory_and_hold_nobody_up() {
     let _ = client.call(&Tokens::of(&tokens)).await.expect(200);
     let _ = client.sign_in().await;
     let metrics = Http::to(proxy.metrics).get("/metrics").await.text();
-    let line = "mcp_oauth_proxy_limited_total{limit=\"WaitingRequests\"} ";
+    let line = "mcp_oauth_proxy_limited_total{limit=\"waiting_requests\"} ";
     assert!(metrics.contains(line), "{metrics}");
     drop(held);
 }

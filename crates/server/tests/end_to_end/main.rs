@@ -362,7 +362,7 @@ async fn the_metrics_listener_counts_what_happens_and_the_public_one_has_no_metr
     ] {
         assert!(page.contains(line), "{line}: {page}");
     }
-    assert!(page.contains("why=\"Bearer(NoToken)\"} 1"), "{page}");
+    assert!(page.contains("why=\"no_token\"} 1"), "{page}");
     let _ = world.client.http.get("/metrics").await.expect(404);
     let _ = metrics.get("/mcp").await.expect(404);
 

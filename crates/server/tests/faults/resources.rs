@@ -92,7 +92,7 @@ async fn fi_17_accepting_outlives_a_want_of_files() {
         .get("/metrics")
         .await
         .expect(200);
-    let counted = "mcp_oauth_proxy_limited_total{limit=\"OpenFiles\"} ";
+    let counted = "mcp_oauth_proxy_limited_total{limit=\"open_files\"} ";
     assert!(page.text().contains(counted), "{}", page.text());
     drop(crowd);
     session_is_whole(&world.client, &world.tokens).await;
