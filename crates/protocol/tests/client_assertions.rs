@@ -480,6 +480,49 @@ async fn ci_11_an_assertion_works_once_on_whatever_process() {
     let _ = client.refresh(&tokens).await.expect(200);
 }
 
+/// It is remembered as long as it would be taken, also by a store that drops what has expired.
+#[tokio::test]
+async fn an_assertion_works_once_until_it_is_too_old() {
+    let (server, client) = server_and_client();
+    let assertion = Signer::p256().assertion(&server, BATCH);
+    let code = client.code().await;
+    let _ = redeem_with(&client, &code, &assertion).await.expect(200);
+    // It expires after 300 seconds, and a clock may be 60 off.
+    for seconds in [299, 60] {
+        server.clock.advance(Duration::from_secs(seconds));
+        server.store.memory.sweep(server.now());
+        let code = client.code().await;
+        let again = redeem_with(&client, &code, &assertion).await;
+        let again = again.refused(401, "invalid_client");
+        assert!(again.text().contains("used before"), "{again:#?}");
+    }
+    server.clock.advance(Duration::from_secs(1));
+    let code = client.code().await;
+    let again = redeem_with(&client, &code, &assertion).await;
+    let again = again.refused(401, "invalid_client");
+    assert!(again.text().contains("expired"), "{again:#?}");
+}
+
+/// A `jti` is one client's own: clients that count theirs do not lock each other out, and none can
+/// use up what another one will send.
+#[tokio::test]
+async fn two_clients_may_say_the_same_jti_and_their_names_do_not_run_into_it() {
+    let mut both = with_keys(&Signer::p256().jwks());
+    let mut other = PreregisteredClient::clone(&both.clients.preregistered[0]);
+    other.client_id = ClientId::presented("batch1");
+    both.clients.preregistered.push(Arc::new(other));
+    let server = TestServer::with(both);
+    for (name, jti) in [(BATCH, "11"), ("batch1", "1"), ("batch1", "11")] {
+        let client = McpClient::by_document(&server, name, REDIRECT_URI);
+        let code = client.code().await;
+        let mut claims = Signer::claims(&server, name);
+        claims["jti"] = json!(jti);
+        let signer = Signer::p256();
+        let assertion = signer.sign(&signer.header(), &claims);
+        let _ = redeem_with(&client, &code, &assertion).await.expect(200);
+    }
+}
+
 /// An assertion that was overheard, with a refresh token that was, must not end the grant.
 #[tokio::test]
 async fn an_old_assertion_with_an_old_refresh_token_ends_nothing() {

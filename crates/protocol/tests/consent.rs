@@ -618,6 +618,19 @@ async fn approving_twice_gives_the_same_code_once() {
         .expect(200);
 }
 
+/// A page that was left open after the approval gives the code to nobody who does not sign in.
+#[tokio::test]
+async fn a_page_that_was_approved_still_asks_for_the_passphrase() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let (browser, page) = opened(&client).await;
+    let first = server.send(approval(&browser, &page)).await.expect(303);
+    gives_nothing(&server.send(attempt(&browser, &page, WRONG)).await, 401);
+    gives_nothing(&server.send(attempt(&browser, &page, "")).await, 401);
+    let again = server.send(approval(&browser, &page)).await.expect(303);
+    assert_eq!(again.header("location"), first.header("location"));
+}
+
 /// RC-08, N-CN-21
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn approving_and_denying_at_once_has_one_outcome() {

@@ -14,7 +14,7 @@ use std::{
 use axum::body::Body;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use protocol::{
@@ -1310,6 +1310,28 @@ async fn a_client_that_leaves_takes_the_upstreams_stream_with_it() {
     drop(body);
 
     assert!(events.is_closed());
+}
+
+/// What a body is must not be said in two ways, though neither header is of the protocol.
+#[tokio::test]
+async fn what_a_body_is_is_said_once() {
+    let (client, tokens) = signed_in().await;
+    let server = &client.server;
+    for (name, one, other) in [
+        ("content-type", "application/json", "text/plain"),
+        ("content-encoding", "gzip", "br"),
+        ("content-length", "5", "50"),
+    ] {
+        let mut twice = client.call_request(&tokens);
+        let headers = twice.headers_mut();
+        headers.remove(name);
+        for value in [one, other] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let _ = server.send(twice).await.refused(400, "invalid_request");
+    }
+    assert!(server.upstream.received().is_empty());
+    let _ = client.call(&tokens).await.expect(200);
 }
 
 /// Whoever answers for an upstream learns from the permit who calls.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use axum::body::Body;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Version, header};
 use http_body::Frame;
@@ -249,6 +250,94 @@ fn at_issuer(issuer: &str) -> Policy {
     let upstream = Arc::get_mut(&mut policy.upstreams[0]).unwrap();
     upstream.resource = Resource::at(&policy.issuer, "/mcp");
     policy
+}
+
+/// What two deployments have in common may be the key file and the store, by a copy or by mistake.
+#[tokio::test]
+async fn nothing_of_one_issuer_is_taken_by_another_even_with_the_same_key_and_store() {
+    let store = Arc::<FaultyStore>::default();
+    let here = TestServer::on(policy(&[("one", "/mcp")]), store.clone());
+    let (client, tokens) = signed_in_to(&here).await;
+    let code = client.code().await;
+    let there = client.on(&TestServer::on(at_issuer("https://other.example"), store));
+
+    for token in [&tokens.access_token, &tokens.refresh_token] {
+        let _ = there.revoke(token).await.expect(200);
+    }
+    let _ = there.refresh(&tokens).await.refused(400, "invalid_grant");
+    let _ = there
+        .redeem_with(&code, &[("resource", None)])
+        .await
+        .refused(400, "invalid_grant");
+
+    let _ = client.call(&tokens).await.expect(200);
+    let _ = client.refresh(&tokens).await.expect(200);
+    let _ = client.redeem(&code).await.expect(200);
+}
+
+/// What a token says is readable, and nothing of it can be changed.
+#[tokio::test]
+async fn no_token_can_be_made_to_last_longer_or_to_name_another_grant() {
+    let server = TestServer::new();
+    let (client, tokens) = signed_in_to(&server).await;
+    let (_, others) = signed_in_to(&server).await;
+    let bytes = |tokens: &Tokens| {
+        let text = tokens.access_token.strip_prefix("mopa_").unwrap();
+        BASE64_URL_SAFE_NO_PAD.decode(text).unwrap()
+    };
+    let (mine, theirs) = (bytes(&tokens), bytes(&others));
+    let call = async |changed: &[u8]| {
+        let access_token = format!("mopa_{}", BASE64_URL_SAFE_NO_PAD.encode(changed));
+        let tokens = Tokens {
+            access_token,
+            ..tokens.clone()
+        };
+        client.call(&tokens).await
+    };
+    for hours in [1_i64, 24, 24 * 365] {
+        let expires_at = i64::from_be_bytes(mine[20..28].try_into().unwrap());
+        let mut longer = mine.clone();
+        longer[20..28].copy_from_slice(&(expires_at + hours * 3600).to_be_bytes());
+        let _ = challenged(call(&longer).await, "invalid_token");
+    }
+    let mut of_another = mine.clone();
+    of_another[..16].copy_from_slice(&theirs[..16]);
+    let _ = challenged(call(&of_another).await, "invalid_token");
+    let mut later = mine.clone();
+    later[19] += 1;
+    let _ = challenged(call(&later).await, "invalid_token");
+    let _ = call(&mine).await.expect(200);
+}
+
+/// What the listener takes for one framing, something behind it may take for another.
+#[tokio::test]
+async fn a_transfer_coding_that_can_be_read_in_two_ways_is_refused_before_anything_else() {
+    let (client, tokens) = signed_in().await;
+    let with_codings = |codings: &[&'static str]| {
+        let mut request = client.call_request(&tokens);
+        for coding in codings {
+            let value = HeaderValue::from_static(coding);
+            request
+                .headers_mut()
+                .append(header::TRANSFER_ENCODING, value);
+        }
+        request
+    };
+    for odd in [
+        &["chunked", "chunked"][..],
+        &["chunked, chunked"],
+        &["gzip", "chunked"],
+        &["gzip, chunked"],
+        &["identity"],
+        &["chunked", "identity"],
+        &[""],
+    ] {
+        let _ = client.server.send(with_codings(odd)).await.expect(400);
+    }
+    assert!(client.server.upstream.received().is_empty());
+    for plain in [&["chunked"][..], &["Chunked"], &[]] {
+        let _ = client.server.send(with_codings(plain)).await.expect(200);
+    }
 }
 
 /// RS-05, RS-23

@@ -275,6 +275,41 @@ mod tests {
     }
 
     #[test]
+    fn no_credential_stands_where_a_message_is_framed_or_routed() {
+        for name in [
+            "host",
+            "content-length",
+            "content-type",
+            "transfer-encoding",
+            "connection",
+            "upgrade",
+            "te",
+            "trailer",
+            "accept",
+            "cdn-loop",
+            "mcp-protocol-version",
+            "Mcp-Param-Key",
+        ] {
+            let refused = Credential::header(name, KEY).unwrap_err();
+            assert_eq!(refused, NotACredential::ReservedHeader, "{name}");
+        }
+        assert!(Credential::header("x-host", KEY).is_ok());
+    }
+
+    #[test]
+    fn what_logs_a_request_sees_no_credential() {
+        for credential in [
+            Credential::bearer(KEY),
+            Credential::basic("me", KEY),
+            Credential::header("x-api-key", KEY),
+        ] {
+            let mut headers = HeaderMap::new();
+            credential.unwrap().set_on(&mut headers);
+            assert!(headers.values().all(HeaderValue::is_sensitive));
+        }
+    }
+
+    #[test]
     fn debug_shows_no_secret() {
         let all = [
             Credential::bearer(KEY).unwrap(),

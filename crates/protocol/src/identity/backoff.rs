@@ -271,6 +271,20 @@ mod tests {
     }
 
     #[test]
+    fn the_wait_counts_from_the_last_wrong_attempt() {
+        let attempts = Attempts::default();
+        let minute = |n| T0 + n * Duration::from_mins(1);
+        for n in 0..5 {
+            assert!(attempts.begin(stranger(1), page(n), minute(n)).is_ok());
+        }
+        let blocked = attempts
+            .begin(stranger(1), page(9), minute(18))
+            .unwrap_err();
+        assert_eq!(blocked, Blocked::For(Duration::from_mins(1)));
+        assert!(attempts.begin(stranger(1), page(9), minute(19)).is_ok());
+    }
+
+    #[test]
     fn a_right_attempt_clears_its_guesser() {
         let attempts = Attempts::default();
         for _ in 0..100 {

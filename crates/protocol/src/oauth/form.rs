@@ -103,6 +103,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_refused() {
         assert!(Form::parse(b"state=%ff").is_err());
+        assert!(Form::parse(b"stat%ff=x").is_err());
         assert!(Form::parse(b"state=%c3%bf").is_ok());
     }
 }

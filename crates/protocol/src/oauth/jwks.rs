@@ -212,3 +212,116 @@ impl Material {
 fn invalid(description: &'static str) -> OAuthError {
     OAuthError::invalid_client_metadata(description)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn encoded(bytes: &[u8]) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    fn rsa(modulus: &[u8]) -> Value {
+        json!({ "kty": "RSA", "n": encoded(modulus), "e": "AQAB" })
+    }
+
+    fn p256() -> Value {
+        json!({ "kty": "EC", "crv": "P-256", "x": encoded(&[1; 32]), "y": encoded(&[2; 32]) })
+    }
+
+    fn with(mut key: Value, member: &str, value: Value) -> Value {
+        key[member] = value;
+        key
+    }
+
+    fn set(keys: &[Value]) -> Result<KeySet, OAuthError> {
+        KeySet::parse(json!({ "keys": keys }).to_string().as_bytes())
+    }
+
+    /// Whether the key is one that we can use.
+    fn is_used(key: Value) -> bool {
+        !set(&[key]).unwrap().is_empty()
+    }
+
+    #[test]
+    fn an_rsa_key_has_2048_to_8192_bits_and_no_zeros_in_front() {
+        for (length, fits) in [
+            (128, false),
+            (255, false),
+            (256, true),
+            (1024, true),
+            (1025, false),
+        ] {
+            assert_eq!(is_used(rsa(&vec![0xc1; length])), fits, "{length}");
+        }
+        // Else the zeros would make a short one long.
+        let padded = [vec![0; 128], vec![0xc1; 128]].concat();
+        assert!(!is_used(rsa(&padded)));
+    }
+
+    #[test]
+    fn a_point_has_coordinates_of_32_bytes() {
+        assert!(is_used(p256()));
+        let ed25519 = json!({ "kty": "OKP", "crv": "Ed25519", "x": encoded(&[1; 32]) });
+        assert!(is_used(ed25519.clone()));
+        for length in [0, 31, 33] {
+            let odd = json!(encoded(&vec![1; length]));
+            assert!(!is_used(with(p256(), "x", odd.clone())), "{length}");
+            assert!(!is_used(with(p256(), "y", odd.clone())), "{length}");
+            assert!(!is_used(with(ed25519.clone(), "x", odd)), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_key_for_anything_but_signatures_is_left_out() {
+        assert!(is_used(with(p256(), "use", json!("sig"))));
+        assert!(!is_used(with(p256(), "use", json!("enc"))));
+    }
+
+    /// Each of them alone gives the key away (RFC 7518 §6.3.2).
+    #[test]
+    fn a_set_with_any_private_member_is_refused_whole() {
+        for member in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
+            for key in [rsa(&[0xc1; 256]), p256(), json!({ "kty": "unknown" })] {
+                let private = with(key, member, json!("AAAA"));
+                assert!(set(&[p256(), private]).is_err(), "{member}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_set_has_ten_keys_at_most() {
+        assert!(set(&vec![p256(); 10]).is_ok());
+        assert!(set(&vec![p256(); 11]).is_err());
+    }
+
+    #[test]
+    fn a_key_serves_the_algorithm_that_it_names_and_none_of_another_kind() {
+        let serves = |key: Value, name: &str| {
+            let key = PublicKey::of(key.as_object().unwrap()).unwrap();
+            key.is_for(algorithm(name).unwrap(), name)
+        };
+        let ed25519 = json!({ "kty": "OKP", "crv": "Ed25519", "x": encoded(&[1; 32]) });
+        for (key, served) in [
+            (rsa(&[0xc1; 256]), &["RS256", "PS256"][..]),
+            (with(rsa(&[0xc1; 256]), "alg", json!("PS256")), &["PS256"]),
+            (p256(), &["ES256"]),
+            (with(p256(), "alg", json!("RS256")), &[]),
+            (ed25519.clone(), &["EdDSA"]),
+            (with(ed25519, "alg", json!("Ed25519")), &["EdDSA"]),
+        ] {
+            for name in ALGORITHMS {
+                assert_eq!(
+                    serves(key.clone(), name),
+                    served.contains(&name),
+                    "{key} {name}"
+                );
+            }
+        }
+        for name in ["none", "HS256", "ES384", "rs256", ""] {
+            assert_eq!(algorithm(name), None);
+        }
+    }
+}

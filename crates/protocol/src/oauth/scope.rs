@@ -96,6 +96,8 @@ mod tests {
         ] {
             assert!(Scope::granted(Some(bad)).is_err(), "{bad:?}");
         }
+        assert!(Scope::granted(Some(&"a".repeat(2048))).is_ok());
+        assert!(Scope::granted(Some(&"a".repeat(2049))).is_err());
     }
 
     #[test]

@@ -62,7 +62,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Waits for what must come. A test that would wait for ever fails instead, and says where.
 #[track_caller]
 pub fn in_time<F: Future>(awaited: F) -> impl Future<Output = F::Output> {
-    let place = Location::caller();
+    // Boxed, or every test would carry room for what it waits for.
+    let (place, awaited) = (Location::caller(), Box::pin(awaited));
     async move {
         tokio::time::timeout(PATIENCE, awaited)
             .await

@@ -12,7 +12,7 @@ use super::{
     case::{Case, Missing, case},
     guessing::WRONG,
     internet::{Does, Internet, with_head},
-    refusal::Refusal::{JsonRpc, OAuth, Page},
+    refusal::Refusal::{self, JsonRpc, OAuth, Page},
     support::{
         PASSPHRASE,
         client::{Client, Http, Parameters, Tokens},
@@ -52,11 +52,15 @@ impl World {
 
     /// Sends a request that a limit must refuse without a trace; gives the seconds to wait.
     pub async fn limits(&self, http: &Http, request: Request<Body>) -> u32 {
-        let refusal = if request.uri().path() == "/mcp" {
-            JsonRpc(429)
-        } else {
-            OAuth(429, TOO_MANY)
-        };
+        self.limits_by(http, request, OAuth(429, TOO_MANY)).await
+    }
+
+    /// The same of a call with a good token.
+    async fn limits_call(&self, http: &Http, request: Request<Body>) -> u32 {
+        self.limits_by(http, request, JsonRpc(429)).await
+    }
+
+    async fn limits_by(&self, http: &Http, request: Request<Body>, refusal: Refusal) -> u32 {
         let answer = self.refusal_from(http, request, &refusal).await;
         let wait = answer.header("retry-after").parse().unwrap();
         assert!(wait > 0);
@@ -341,13 +345,13 @@ async fn calls(world: Arc<World>) {
     for _ in 0..5 {
         // From wherever.
         let http = world.elsewhere();
-        let wait = world.limits(&http, client.call_request(&eager)).await;
+        let wait = world.limits_call(&http, client.call_request(&eager)).await;
         assert!((600..=720).contains(&wait), "{wait}");
     }
     // Another token of the same grant is no way around it.
     let renewed = Tokens::of(&client.refresh(&eager).await.expect(200));
     world
-        .limits(&client.http, client.call_request(&renewed))
+        .limits_call(&client.http, client.call_request(&renewed))
         .await;
     assert_eq!(world.refused_by("calls_per_grant").await, 6);
     world.serves(&client, &other).await;
@@ -378,7 +382,7 @@ async fn streams(world: Arc<World>) {
         opened.push(open(&greedy).await);
     }
     for _ in 0..3 {
-        world.limits(&client.http, ask(&greedy)).await;
+        world.limits_call(&client.http, ask(&greedy)).await;
     }
     assert_eq!(world.refused_by("streams_per_grant").await, refused + 3);
     // Calls go on, and so do others.
@@ -397,7 +401,7 @@ async fn streams(world: Arc<World>) {
         assert!(Instant::now() < deadline, "its place is not given back");
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    world.limits(&client.http, ask(&greedy)).await;
+    world.limits_call(&client.http, ask(&greedy)).await;
     drop((opened, others, events, again));
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, header};
 
 use super::{
     case::{Case, case},
@@ -87,6 +87,12 @@ impl World {
 
     /// The request arrives at the upstream; this is what arrived.
     async fn passes(&self, request: Request<Body>) -> Request<Bytes> {
+        if request.method() == Method::GET {
+            // Nothing else is an answer to a GET for an event stream.
+            let stream = Response::builder().header("content-type", "text/event-stream");
+            let stream = stream.body(Body::empty()).unwrap();
+            self.upstream.answers(async { stream });
+        }
         let before = self.upstream.begun();
         let _ = self.http.send(request).await.expect(200);
         assert_eq!(self.upstream.begun(), before + 1);

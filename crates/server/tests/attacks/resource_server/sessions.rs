@@ -31,7 +31,6 @@ pub async fn foreign_sessions(world: Arc<World>) {
         &mine[1..],
         &mine[..mine.len() - 1],
         &format!("{mine}A"),
-        &format!("{mine}, {foreign}"),
         &mine.to_uppercase(),
         &"A".repeat(10 * 1024),
         "é",
