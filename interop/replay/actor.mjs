@@ -90,10 +90,9 @@ export class Actor {
     const path = pathname + search;
     const headers = together({ Host: host }, ...headerSets, body && { 'Content-Length': Buffer.byteLength(body) });
     const machine = 1 + ((this.requests += 1) % (this.profile.addresses ?? 1));
-    this.last = `${method} ${path} ${headers.join(' ').replace(/Bearer \S+/, 'Bearer …')} ${body}`;
-    const request = this.last;
+    const sent = `${method} ${path} ${headers.join(' ').replace(/Bearer \S+/, 'Bearer …')} ${body}`;
     const broken = (error) => {
-      throw new Error(`${error.message}, at ${request}`);
+      throw new Error(`${error.message}\nat ${sent}`);
     };
     const answer = await new Promise((done, fail) => {
       http
@@ -106,23 +105,17 @@ export class Actor {
         .end(body);
     }).catch(broken);
     const { statusCode: status, rawHeaders } = answer;
-    if (keepsOpen && status === 200) return { status, headers: answer.headers, stream: answer };
+    if (keepsOpen && status === 200) return { status, headers: answer.headers, sent, stream: answer };
     const received = Buffer.concat(await answer.toArray().catch(broken));
     this.saw({ method, path, headers, sent: Buffer.from(body), status, answer: rawHeaders, received });
-    return { status, headers: answer.headers, text: received.toString() };
-  }
-
-  /** What a wrong answer is reported with. */
-  tells(answer, expected) {
-    const { status, headers, text } = answer;
-    return `${expected}, but ${status} ${headers['content-type'] ?? ''} ${text?.slice(0, 400)}\nto ${this.last}`;
+    return { status, headers: answer.headers, sent, text: received.toString() };
   }
 
   async document(url) {
     const answer = await this.send('GET', url, [this.profile.signIn.headers, this.profile.signIn.metadataHeaders]);
     // Where there is nothing, clients look further; anything else ends their search.
     if (answer.status === 404) return undefined;
-    check(answer.status === 200 && /^application\/json/.test(answer.headers['content-type']), this.tells(answer, 'a document or 404'));
+    check(answer.status === 200 && /^application\/json/.test(answer.headers['content-type']), tells(answer, 'a document or 404'));
     return JSON.parse(answer.text);
   }
 
@@ -141,9 +134,9 @@ export class Actor {
 
   async isChallenged(method, headerSets, body) {
     const answer = await this.send(method, this.server.url, [...headerSets, body && JSON_TYPE], body && JSON.stringify(body));
-    check(answer.status === 401, this.tells(answer, 'a challenge'));
+    check(answer.status === 401, tells(answer, 'a challenge'));
     const [, metadata] = answer.headers['www-authenticate']?.match(/^Bearer .*resource_metadata="([^"]+)"/) ?? [];
-    check(metadata, this.tells(answer, 'a challenge with resource_metadata'));
+    check(metadata, tells(answer, 'a challenge with resource_metadata'));
     const [, scope] = answer.headers['www-authenticate'].match(/scope="([^"]+)"/) ?? [];
     return { metadata, scope };
   }
@@ -176,7 +169,7 @@ export class Actor {
       const answer = await this.send(
         'POST', metadata.registration_endpoint, [this.profile.signIn.headers, JSON_TYPE], JSON.stringify(registration),
       );
-      check(answer.status === 201, this.tells(answer, 'a registration'));
+      check(answer.status === 201, tells(answer, 'a registration'));
       this.client = JSON.parse(answer.text);
     }
   }
@@ -220,7 +213,7 @@ export class Actor {
       [this.profile.signIn.headers, { 'Content-Type': 'application/x-www-form-urlencoded' }, this.profile.signIn.tokenHeaders],
       body.toString(),
     );
-    check(answer.status === 200, this.tells(answer, 'tokens'));
+    check(answer.status === 200, tells(answer, 'tokens'));
     const tokens = JSON.parse(answer.text);
     check(tokens.access_token && tokens.refresh_token, 'there is no pair of tokens');
     this.access = tokens.access_token;
@@ -234,6 +227,17 @@ export class Actor {
     return this.takesTokens({ grant_type: 'refresh_token', refresh_token: this.refresh, ...form });
   }
 
+  /** Gives its tokens up, and sees that they are. */
+  async revokes() {
+    const { client_id, client_secret } = this.client;
+    const form = new URLSearchParams({ token: this.refresh, client_id, ...(client_secret && { client_secret }) });
+    const headers = [this.profile.signIn.headers, { 'Content-Type': 'application/x-www-form-urlencoded' }];
+    const answer = await this.send('POST', this.found.metadata.revocation_endpoint, headers, form.toString());
+    check(answer.status === 200, tells(answer, 'a revocation'));
+    const call = await this.postOnce({ jsonrpc: '2.0', id: 0, method: 'tools/list' });
+    check(call.status === 401, tells(call, 'a challenge'));
+  }
+
   // ---- calling
 
   /** POSTs one message, and does what the protocol tells this client to do about a 401 and a lost session. */
@@ -242,7 +246,7 @@ export class Actor {
     if (!this.isDirect && refresh?.early !== undefined && Date.now() > this.accessEnds - refresh.early * 1000) await this.refreshes();
     const answer = await this.postOnce(message, how);
     if (answer.status === 401 && !how.again) {
-      check(/error="invalid_token"/.test(answer.headers['www-authenticate']), this.tells(answer, 'a challenge with the reason'));
+      check(/error="invalid_token"/.test(answer.headers['www-authenticate']), tells(answer, 'a challenge with the reason'));
       await (calls.refused ?? (() => this.refreshes()))(this);
       return this.post(message, { ...how, again: true });
     }
@@ -255,7 +259,7 @@ export class Actor {
     return answer;
   }
 
-  postOnce(message, how) {
+  postOnce(message, how = {}) {
     const accept = { Accept: this.profile.calls.accept ?? EITHER };
     return this.send('POST', this.server.url, [...this.headers(message, how), accept, JSON_TYPE], JSON.stringify(message));
   }
@@ -273,14 +277,14 @@ export class Actor {
     const answer = await this.post({ jsonrpc: '2.0', id, method, params }, how);
     const message = answerTo(id, answer);
     if (how.isProbe && !message?.result) return undefined;
-    check(answer.status === 200 && message?.result, this.tells(answer, `a result of ${method}`));
+    check(answer.status === 200 && message?.result, tells(answer, `a result of ${method}`));
     this.answered = answer;
     return message.result;
   }
 
   async notify(method, how = {}) {
     const answer = await this.post({ jsonrpc: '2.0', method }, how);
-    check(answer.status === 202 && answer.text === '', this.tells(answer, `202 for ${method}`));
+    check(answer.status === 202 && answer.text === '', tells(answer, `202 for ${method}`));
   }
 
   async initializes({ headers, version = this.profile.calls.version } = {}) {
@@ -309,7 +313,7 @@ export class Actor {
   /** Ends the session. A server without any may say so. */
   async endsSession() {
     const answer = await this.send('DELETE', this.server.url, this.headers());
-    check([200, 202, 204, 405].includes(answer.status), this.tells(answer, 'an end of the session'));
+    check([200, 202, 204, 405].includes(answer.status), tells(answer, 'an end of the session'));
   }
 
   // ---- listening
@@ -318,12 +322,12 @@ export class Actor {
   async listens({ again } = {}) {
     this.stream?.destroy();
     const headers = [...this.headers(), { Accept: 'text/event-stream' }];
-    const { status, headers: about, ...answer } = await this.send('GET', this.server.url, headers, '', { keepsOpen: true });
+    const answer = await this.send('GET', this.server.url, headers, '', { keepsOpen: true });
     this.stream = answer.stream?.setEncoding('utf8');
     // At a 404 its next call begins a new session, and listens to that.
-    if (status === 405 || (again && status === 404)) return;
-    const isStream = /^text\/event-stream/.test(about['content-type']);
-    check(status === 200 && isStream, this.tells({ status, headers: about, ...answer }, 'an event stream or 405'));
+    if (answer.status === 405 || (again && answer.status === 404)) return;
+    const isStream = /^text\/event-stream/.test(answer.headers['content-type']);
+    check(answer.status === 200 && isStream, tells(answer, 'an event stream or 405'));
     let rest = '';
     this.stream.on('data', (chunk) => {
       const events = (rest + chunk).split(/\r?\n\r?\n/);
@@ -364,6 +368,11 @@ export const modernMeta = (clientInfo, clientCapabilities = {}) => ({
   'io.modelcontextprotocol/clientInfo': clientInfo,
   'io.modelcontextprotocol/clientCapabilities': clientCapabilities,
 });
+
+/** What a wrong answer is reported with. */
+function tells({ status, headers, text = '', sent }, expected) {
+  return `${expected}, but ${status} ${headers['content-type'] ?? ''} ${text.slice(0, 400)}\nto ${sent}`;
+}
 
 /** The message in one event of a stream. */
 function dataOf(event) {

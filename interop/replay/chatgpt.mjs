@@ -62,12 +62,12 @@ export default {
     await it.lists('tools');
   },
   stumbles: {
-    does: 'repeats a refresh whose answer was lost',
+    does: 'gives its token up, and the person signs in again',
     async script(it) {
-      const { refresh } = it;
-      await it.refreshes();
-      Object.assign(it, { refresh });
-      await it.refreshes();
+      await it.revokes();
+      await it.becomesKnown();
+      await it.asksThePerson();
+      await this.connects(it);
       await this.works(it);
     },
   },

@@ -12,12 +12,13 @@ import { Actor } from './actor.mjs';
 import chatgpt from './chatgpt.mjs';
 import claude2025 from './claude_2025.mjs';
 import claude2026 from './claude_2026.mjs';
+import claudeCode from './claude_code.mjs';
 import codex from './codex.mjs';
 import cursor from './cursor.mjs';
 import gemini from './gemini.mjs';
 import vscode from './vscode.mjs';
 
-const PROFILES = [claude2025, claude2026, chatgpt, vscode, codex, gemini, cursor];
+const PROFILES = [claude2025, claude2026, claudeCode, chatgpt, vscode, codex, gemini, cursor];
 const NGINX = process.env.NGINX ?? 'nginx';
 /** Longer than nginx waits for the next byte of a stream, and than a token lives here: 60 s each. */
 const SILENCE = Number(process.env.REPLAY_SILENCE ?? 65);
