@@ -62,8 +62,8 @@ let actors = 0;
 
 export class Actor {
   /**
-   * `server` is `{ name, url, call, slow, bearer? }`: two tools to call, and a `bearer` if the server
-   * itself is called, by the book. `passphrase` is the person's; `saw` receives every exchange.
+   * `server` is `{ name, url, call, slow, session?, bearer? }`: tools to call, and a `bearer` if the
+   * server itself is called, by the book. `passphrase` is the person's; `saw` receives every exchange.
    */
   constructor(profile, server, { passphrase, saw = () => {} }) {
     Object.assign(this, { profile, server, passphrase, saw });
@@ -154,7 +154,7 @@ export class Actor {
     const [issuer] = resource.authorization_servers;
     const metadata = await this.document(`${issuer}${WELL_KNOWN}oauth-authorization-server`);
     check(metadata?.issuer === issuer, `the issuer is ${metadata?.issuer}, not ${issuer}`);
-    this.found = { metadata, scope: challenge.scope, resourceScopes: resource.scopes_supported };
+    this.found = { metadata, scope: challenge.scope };
   }
 
   async becomesKnown({ registration = this.profile.signIn.registration, ownDocument = this.profile.signIn.document } = {}) {
@@ -243,18 +243,18 @@ export class Actor {
   /** POSTs one message, and does what the protocol tells this client to do about a 401 and a lost session. */
   async post(message, how = {}) {
     const { refresh, calls } = this.profile;
-    if (!this.isDirect && refresh?.early !== undefined && Date.now() > this.accessEnds - refresh.early * 1000) await this.refreshes();
+    if (refresh?.early !== undefined && Date.now() > this.accessEnds - refresh.early * 1000) await this.refreshes();
     const answer = await this.postOnce(message, how);
-    if (answer.status === 401 && !how.again) {
+    if (answer.status === 401 && !how.isRefreshed) {
       check(/error="invalid_token"/.test(answer.headers['www-authenticate']), tells(answer, 'a challenge with the reason'));
       await (calls.refused ?? (() => this.refreshes()))(this);
-      return this.post(message, { ...how, again: true });
+      return this.post(message, { ...how, isRefreshed: true });
     }
     const isSessionOver = (calls.startsAgainAt ?? [404]).includes(answer.status);
-    if (isSessionOver && message.method !== 'initialize' && !how.again && !how.isProbe) {
+    if (isSessionOver && message.method !== 'initialize' && !how.isNewSession && !how.isProbe) {
       this.session = this.negotiated = undefined;
       await this.profile.handshake(this);
-      return this.post(message, { ...how, again: true });
+      return this.post(message, { ...how, isNewSession: true });
     }
     return answer;
   }
@@ -287,11 +287,10 @@ export class Actor {
     check(answer.status === 202 && answer.text === '', tells(answer, `202 for ${method}`));
   }
 
-  async initializes({ headers, version = this.profile.calls.version } = {}) {
-    const { clientInfo, capabilities = {} } = this.profile.calls;
+  async initializes(how) {
+    const { version, clientInfo, capabilities = {} } = this.profile.calls;
     this.session = this.negotiated = undefined;
-    const params = { protocolVersion: version, capabilities, clientInfo };
-    const { protocolVersion } = await this.request('initialize', params, { headers });
+    const { protocolVersion } = await this.request('initialize', { protocolVersion: version, capabilities, clientInfo }, how);
     this.session = this.answered.headers['mcp-session-id'];
     this.negotiated = protocolVersion;
   }
@@ -308,10 +307,13 @@ export class Actor {
     const { name, arguments: given, expect } = tool;
     const { content } = await this.request('tools/call', { name, arguments: given, ...(meta && { _meta: meta }) }, how);
     check(JSON.stringify(content).includes(expect), `the tool answered ${JSON.stringify(content)}`);
+    return content[0].text;
   }
 
-  /** Ends the session. A server without any may say so. */
+  /** Ends the session, once all that the server asked is answered. A server without any may say so. */
   async endsSession() {
+    this.stream?.destroy();
+    await this.answering;
     const answer = await this.send('DELETE', this.server.url, this.headers());
     check([200, 202, 204, 405].includes(answer.status), tells(answer, 'an end of the session'));
   }

@@ -36,6 +36,7 @@ export default {
     headers: LOOKS_AFTER,
     version: '2025-11-25',
     clientInfo,
+    how: { calls: true },
     headersOf: (it, message, { calls }) => ({
       ...byTheBook(it, message), ...(calls && { ...CALLS, ...(message.method !== 'initialize' && { 'Mcp-Session-Id': undefined }) }),
     }),

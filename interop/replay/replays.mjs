@@ -8,7 +8,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 
 import * as canary from '../canary.mjs';
 import { answers, check, freePort, here, scratch, start, step } from '../lib.mjs';
-import { Actor } from './actor.mjs';
+import { Actor, MODERN } from './actor.mjs';
 import chatgpt from './chatgpt.mjs';
 import claude2025 from './claude_2025.mjs';
 import claude2026 from './claude_2026.mjs';
@@ -18,7 +18,10 @@ import cursor from './cursor.mjs';
 import gemini from './gemini.mjs';
 import vscode from './vscode.mjs';
 
-const PROFILES = [claude2025, claude2026, claudeCode, chatgpt, vscode, codex, gemini, cursor];
+/** Claude twice, which is one client and, with a passphrase, one person, but two accounts of it. */
+const PROFILES = [
+  claude2025, claude2026, { ...claude2026, title: 'Claude 2026 again' }, claudeCode, chatgpt, vscode, codex, gemini, cursor,
+];
 const NGINX = process.env.NGINX ?? 'nginx';
 /** Longer than nginx waits for the next byte of a stream, and than a token lives here: 60 s each. */
 const SILENCE = Number(process.env.REPLAY_SILENCE ?? 65);
@@ -35,6 +38,7 @@ const TYPESCRIPT = {
 const PYTHON = {
   call: { name: 'add', arguments: { a: 20, b: 22 }, expect: '42' },
   slow: { name: 'rest', arguments: { seconds: SILENCE }, expect: 'rested' },
+  session: { name: 'session', arguments: {}, expect: '' },
 };
 
 /** The four kinds: sessions in TypeScript and Python, both eras, and neither session nor new era. */
@@ -80,12 +84,12 @@ async function startNginx(port, target) {
   return running;
 }
 
-function configuration({ port, publicUrl, servers }) {
+function configuration({ port, publicUrl, passphrase, servers }) {
   const upstream = ([name, server]) => `
     [upstream.${name}]
     url = "http://127.0.0.1:${server.port}/mcp"
     credential = { bearer = ${JSON.stringify(TOKEN)} }`;
-  return (passphrase) => `
+  return `
     public_url = ${JSON.stringify(publicUrl)}
     listen = "127.0.0.1:${port}"
     data_dir = "./data"
@@ -105,7 +109,11 @@ async function act(players, name, script) {
     players.map(async (player) => {
       if (player.isOut) return;
       const does = typeof name === 'function' ? name(player) : name;
-      player.isOut = !(await step(`${player.title} · ${does}`, async () => (await script(player), undefined), SILENCE + 60));
+      const plays = async () => {
+        await script(player);
+        await player.answering;
+      };
+      player.isOut = !(await step(`${player.title} · ${does}`, plays, SILENCE + 60));
     }),
   );
 }
@@ -119,6 +127,17 @@ async function silence(player) {
   if (!player.profile.listens) return player.profile.works(player, player.server.slow);
   await pause(SILENCE * 1000);
   check(player.isListening(), 'its stream was cut');
+}
+
+/** A client that leaves its session id out must not come into the session of another grant. */
+function inOwnSession() {
+  const owners = new Map();
+  return async (player) => {
+    const { server, profile } = player;
+    const session = `${server.name} ${await player.callsTool({ tool: server.session, ...profile.calls.how })}`;
+    check(!owners.has(session), `it is in the session of ${owners.get(session)}`);
+    owners.set(session, player.title);
+  };
 }
 
 export async function replays({ startProxy, passphrase, python, python2025 }) {
@@ -138,7 +157,7 @@ export async function replays({ startProxy, passphrase, python, python2025 }) {
 
   const [outside, port] = [await freePort(), await freePort()];
   const publicUrl = `http://127.0.0.1:${outside}`;
-  const config = configuration({ port, publicUrl, servers })(passphrase);
+  const config = configuration({ port, publicUrl, passphrase, servers });
   const startAgain = () => startProxy('replays', { port, config });
   let proxy = await startAgain();
   const nginx = await startNginx(outside, port);
@@ -147,6 +166,8 @@ export async function replays({ startProxy, passphrase, python, python2025 }) {
   await act(players, 'signs in', (player) => player.signsIn());
   await act(players, 'connects', connects);
   await act(players, 'calls', works);
+  const inSession = players.filter(({ session, negotiated, server }) => session && negotiated !== MODERN && server.session);
+  await act(inSession, 'is in a session of its own', inOwnSession());
 
   await act(players, ({ profile }) => `${profile.listens ? 'listens' : 'waits for a tool'} through ${SILENCE} s of silence`, silence);
   await act(players, 'calls after the silence', works);

@@ -61,7 +61,6 @@ export default {
   async connects(it) {
     await this.handshake(it);
     await it.lists('tools', 'prompts', 'resources');
-    await it.answering;
   },
   async works(it) {
     await it.listensAgain();

@@ -25,6 +25,12 @@ def add(a: int, b: int) -> int:
 
 
 @server.tool
+def session(ctx: Context) -> str:
+    """Says in which session it is called."""
+    return ctx.session_id
+
+
+@server.tool
 async def rest(seconds: float) -> str:
     """Says nothing for a while."""
     await asyncio.sleep(seconds)
