@@ -23,6 +23,7 @@
 
 import { createHash, randomBytes } from 'node:crypto';
 import http from 'node:http';
+import { setTimeout as pause } from 'node:timers/promises';
 
 import { check } from '../lib.mjs';
 import { decide } from '../person.mjs';
@@ -321,11 +322,16 @@ export class Actor {
   // ---- listening
 
   /** Opens the stream of the server's own messages, where the server has one, and answers its requests. */
-  async listens({ again } = {}) {
+  async listens({ again, tries = 3 } = {}) {
     this.stream?.destroy();
     const headers = [...this.headers(), { Accept: 'text/event-stream' }];
     const answer = await this.send('GET', this.server.url, headers, '', { keepsOpen: true });
     this.stream = answer.stream?.setEncoding('utf8');
+    if (answer.status === 409 && tries > 1) {
+      // The server has not noticed yet that the stream before is gone.
+      await pause(1600);
+      return this.listens({ again, tries: tries - 1 });
+    }
     // At a 404 its next call begins a new session, and listens to that.
     if (answer.status === 405 || (again && answer.status === 404)) return;
     const isStream = /^text\/event-stream/.test(answer.headers['content-type']);
