@@ -16,7 +16,9 @@ use std::{
 use lru::LruCache;
 
 use crate::{
+    mcp::session::Session,
     oauth::{access_token::Family, grant::Grant},
+    ports::Timestamp,
     rates::Bucket,
     records::Read,
 };
@@ -34,8 +36,52 @@ pub struct LiveGrant {
     read_at: Duration,
     /// Whether it is known that an access token of this generation was used.
     use_noted: AtomicBool,
-    /// Its calls, over all generations.
-    pub(crate) calls: Arc<Bucket>,
+    pub(crate) conversation: Arc<Conversation>,
+}
+
+/// What this process remembers of the calls of a grant, over all generations.
+#[derive(Debug, Default)]
+pub(crate) struct Conversation {
+    /// How many there were.
+    pub(crate) calls: Bucket,
+    /// The newest session that was opened.
+    session: Mutex<Option<KeptSession>>,
+    /// Whether the journal knows that this client's version header is not what its body says.
+    pub(crate) mending_noted: AtomicBool,
+}
+
+/// A session of an upstream, for clients that do not send back the id that they were given.
+#[derive(Clone, Debug)]
+pub(crate) struct KeptSession {
+    pub(crate) session: Session,
+    pub(crate) opened_at: Timestamp,
+    /// When it was read from the store or written to it, in monotonic time.
+    pub(crate) known_at: Duration,
+}
+
+impl Conversation {
+    pub(crate) fn session(&self) -> Option<KeptSession> {
+        self.slot().clone()
+    }
+
+    pub(crate) fn keep_session(&self, kept: KeptSession) {
+        *self.slot() = Some(kept);
+    }
+
+    /// Forgets the session of that id, if it is the one that is kept.
+    pub(crate) fn forget_session(&self, session: &Session) {
+        let mut slot = self.slot();
+        if slot
+            .as_ref()
+            .is_some_and(|kept| kept.session.id == session.id)
+        {
+            *slot = None;
+        }
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<KeptSession>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The grants that this process has seen.
@@ -84,7 +130,7 @@ impl LiveGrants {
         }
         let live = Arc::new(LiveGrant {
             use_noted: AtomicBool::new(read.record.access_used),
-            calls: known.map_or_else(Arc::default, |known| Arc::clone(&known.calls)),
+            conversation: known.map_or_else(Arc::default, |known| Arc::clone(&known.conversation)),
             grant: read.record,
             version: read.version,
             read_at: elapsed,
@@ -150,13 +196,10 @@ impl LiveGrants {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        oauth::{
-            grant::Revoked,
-            identifiers::{ClientId, Issuer, Resource},
-            scope::Scope,
-        },
-        ports::Timestamp,
+    use crate::oauth::{
+        grant::Revoked,
+        identifiers::{ClientId, Issuer, Resource},
+        scope::Scope,
     };
 
     const FAMILY: Family = Family([1; 16]);
@@ -246,6 +289,6 @@ mod tests {
         let grants = LiveGrants::new(None);
         let before = grants.learn(FAMILY, grant(1, None), Duration::ZERO);
         let after = grants.learn(FAMILY, grant(2, None), Duration::ZERO);
-        assert!(Arc::ptr_eq(&before.calls, &after.calls));
+        assert!(Arc::ptr_eq(&before.conversation, &after.conversation));
     }
 }

@@ -6,6 +6,7 @@ use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 use http::{Method, StatusCode};
 
 use crate::{
+    mcp::{repeated::Contradiction, revision::Era},
     oauth::{
         bearer, error::ErrorCode, grant::Revoked, identifiers::ClientId, refresh_token::Repeated,
     },
@@ -102,7 +103,7 @@ pub enum Event<'a> {
         request_id: &'a str,
         cause: &'a (dyn Error + 'static),
     },
-    /// A call went to an upstream and its answer began.
+    /// A call went to an upstream and its answer began. `took` is the time until then.
     CallForwarded {
         call: Call<'a>,
         era: Era,
@@ -114,8 +115,22 @@ pub enum Event<'a> {
     UpstreamFailed {
         call: Call<'a>,
         why: UpstreamFailed,
+        /// What the operator needs to know of it: the name by which the upstream was called, where
+        /// it redirects to, whose firewall answered.
+        detail: Option<&'a str>,
         cause: Option<&'a (dyn Error + 'static)>,
     },
+    /// The version header of a client said something else than its body, and was mended. Once for
+    /// each grant.
+    VersionMended {
+        client_id: &'a ClientId,
+        upstream: &'a str,
+        said: Option<&'a str>,
+        spoken: &'a str,
+    },
+    /// The upstream redirects to `target`, on the same origin, and the call went on there. The
+    /// first time only.
+    RedirectFollowed { upstream: &'a str, target: &'a str },
 }
 
 /// A call: who made it, what for, and what came of it. One event tells each of them.
@@ -125,13 +140,14 @@ pub struct Call<'a> {
     /// Known once the token has proved it.
     pub caller: Option<Caller<'a>>,
     pub method: &'a Method,
-    /// What the client says in its headers that it asks for, of clients that say it. The upstream
-    /// goes by the body, which nobody here reads.
-    pub claimed_method: Option<&'a str>,
-    /// The tool that it says it calls.
-    pub claimed_tool: Option<&'a str>,
+    /// The JSON-RPC method that the body asks for, if the body was read.
+    pub rpc_method: Option<&'a str>,
+    /// The tool that it calls.
+    pub tool: Option<&'a str>,
     /// What the client was answered.
     pub status: StatusCode,
+    /// What the upstream answered.
+    pub upstream_status: Option<StatusCode>,
 }
 
 /// A person, and the client that calls for them.
@@ -181,15 +197,6 @@ pub enum Instead {
     PinnedCopy,
 }
 
-/// Which kind of MCP a call speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Era {
-    /// Up to 2025-11-25: a handshake, and sessions.
-    Legacy,
-    /// From 2026-07-28 on: every request stands alone.
-    Modern,
-}
-
 /// Why a call did not reach its upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallRefused {
@@ -199,6 +206,10 @@ pub enum CallRefused {
     Method,
     /// A header that says one thing says two.
     Repeated,
+    /// `Mcp-Method` or `Mcp-Name` says something else than the body.
+    Contradiction(Contradiction),
+    /// A member of the body that decides something is there twice.
+    MemberTwice,
     /// The request body is larger than the limit.
     TooLarge,
     /// The MCP session is unknown, or another client's.
@@ -207,6 +218,8 @@ pub enum CallRefused {
     Path,
     /// The request body broke off.
     Body,
+    /// There was no room for the request body, which is said by an event of its own.
+    NoRoom,
     Limit(Limit),
 }
 
@@ -216,14 +229,28 @@ pub enum UpstreamFailed {
     Unreachable,
     TimedOut,
     Broken,
-    /// 401 or 403: it does not take our credential.
-    CredentialRefused(StatusCode),
-    /// 3xx.
-    Redirected(StatusCode),
+    /// 401: it does not take our credential, and has not taken it since.
+    CredentialRefused,
+    /// 401, and there is no credential in the configuration.
+    CredentialMissing,
+    /// 401 that leads to a sign-in with the upstream's own OAuth.
+    SignInDemanded,
+    /// It refuses this call, by a credential that is good for others.
+    CallForbidden,
+    /// It does not take the name by which it is called.
+    HostRefused,
+    /// It, or a firewall before it, answered with a page for people.
+    Page,
+    /// It no longer knows the session that the request is in.
+    SessionLost,
+    /// It sends us elsewhere.
+    Redirected,
+    /// It leads back to this proxy.
+    Looped,
     /// 5xx.
-    ServerError(StatusCode),
+    ServerError,
     /// 1xx, or a status that HTTP does not know.
-    Nonsense(StatusCode),
+    Nonsense,
 }
 
 /// Whoever wants to know what happens. Called on the request's own path, so it must be quick and

@@ -7,6 +7,7 @@
 //! - [`oauth`]: the rules, pure, one file for each word of the standards
 //! - [`identity`]: who the person is that approves a client
 //! - [`forward`]: what crosses the proxy, pure
+//! - [`mcp`]: what of MCP the proxy understands: messages, eras, sessions, pure
 //! - [`token`], [`records`], [`grants`], `streams`: what tokens look like, what is stored, what is
 //!   remembered, what is open
 //! - [`endpoint`]: the HTTP surface; `endpoint::Front` is the front door
@@ -25,7 +26,7 @@
 //! | RFC 6749 §2.3 client authentication | `oauth/client_auth.rs` | `endpoint/extract.rs` | `token_endpoint.rs` |
 //! | RFC 6749 §3.3 scope | `oauth/scope.rs` | `endpoint/authorize.rs` | `authorization.rs` |
 //! | RFC 6749 §5.2 errors | `oauth/error.rs` | `endpoint/respond.rs` | `responses.rs` |
-//! | RFC 6750 bearer tokens | `oauth/bearer.rs` | `endpoint/mcp.rs` | `resource_server.rs` |
+//! | RFC 6750 bearer tokens | `oauth/bearer.rs` | `endpoint/mcp/mod.rs` | `resource_server.rs` |
 //! | RFC 7009 revocation | `oauth/revocation.rs` | `endpoint/revoke.rs` | `revocation.rs` |
 //! | RFC 7517 keys of clients | `oauth/jwks.rs` | `endpoint/extract.rs` | `client_assertions.rs` |
 //! | RFC 7523 client assertions | `oauth/client_assertion.rs` | `endpoint/extract.rs` | `client_assertions.rs` |
@@ -34,14 +35,15 @@
 //! | RFC 8252 §7 redirect URIs of native apps | `oauth/redirect_uri.rs` | `endpoint/authorize.rs` | `authorization.rs` |
 //! | RFC 8414 authorization server metadata | `oauth/metadata.rs` | `endpoint/metadata.rs` | `metadata.rs` |
 //! | RFC 8707 resource indicators | `oauth/resource.rs` | `endpoint/authorize.rs` | `authorization.rs` |
-//! | RFC 9110 §7.6 what a proxy forwards | `forward/headers.rs` | `endpoint/mcp.rs` | `proxy.rs` |
+//! | RFC 9110 §7.6 what a proxy forwards | `forward/headers.rs` | `endpoint/mcp/request.rs` | `proxy.rs` |
 //! | RFC 9207 `iss` in responses | `oauth/authorization.rs` | `endpoint/consent.rs` | `consent.rs` |
 //! | RFC 9700 §4.14 refresh token rotation | `oauth/refresh_token.rs` | `endpoint/token.rs` | `refresh.rs` |
 //! | RFC 9728 protected resource metadata | `oauth/metadata.rs` | `endpoint/metadata.rs` | `metadata.rs` |
 //! | Client ID metadata document draft | `oauth/client_document.rs` | `endpoint/authorize.rs` | `client_documents.rs` |
 //! | RFC 8259 §4 JSON read by strangers' rules | `oauth/strict_json.rs` | `endpoint/register.rs` | `registration.rs` |
 //! | what single clients need beyond the standards | `oauth/known_clients.rs` | `endpoint/authorize.rs` | `known_clients.rs` |
-//! | MCP Streamable HTTP, all revisions | `forward/headers.rs` | `endpoint/mcp.rs` | `proxy.rs` |
+//! | MCP Streamable HTTP, all revisions | `mcp/era.rs` | `endpoint/mcp/request.rs` | `sessions.rs` |
+//! | MCP errors and statuses | `mcp/answer.rs` | `endpoint/mcp/answer.rs` | `upstream_answers.rs` |
 
 mod documents;
 pub mod endpoint;
@@ -49,6 +51,7 @@ pub mod forward;
 pub mod grants;
 pub mod identity;
 pub mod journal;
+pub mod mcp;
 pub mod memory;
 pub mod oauth;
 pub mod policy;

@@ -66,6 +66,16 @@ pub enum Destination {
     Demo,
 }
 
+impl Destination {
+    /// Whether requests carry a credential that the operator configured.
+    pub fn has_credential(&self) -> bool {
+        match self {
+            Self::Remote { credential, .. } => !matches!(credential, Credential::None),
+            Self::Demo => false,
+        }
+    }
+}
+
 /// How clients become known.
 #[derive(Debug)]
 pub struct ClientPolicy {
@@ -195,6 +205,8 @@ pub struct Limits {
     pub calls_per_grant: Option<Rate>,
     /// Event streams that one grant may have open beside the answers to its calls.
     pub streams_per_grant: usize,
+    /// How long after its opening a session is used for requests that name none.
+    pub kept_session_lifetime: Duration,
     /// Metadata documents of clients that are asked for because of one address; of an IPv6 network
     /// of 64 bits.
     pub documents_per_address: Option<Rate>,
@@ -234,6 +246,8 @@ impl Default for Limits {
                 per: Duration::from_secs(1),
             }),
             streams_per_grant: 16,
+            // Longer than a conversation; after it the client is made to begin anew.
+            kept_session_lifetime: DAY,
             // Half of what a host may be asked for, so that nobody uses that up from one address.
             documents_per_address: Some(Rate {
                 most: 5,

@@ -37,6 +37,14 @@ pub enum Decision {
     Denied,
 }
 
+/// A session that clients need not name, for all processes that share the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSession {
+    /// As clients hold it; none once it was forgotten.
+    pub sealed: Option<String>,
+    pub opened_at: Timestamp,
+}
+
 /// The records of a store.
 #[derive(Clone, Copy)]
 pub struct Records<'a>(pub &'a dyn Store);
@@ -115,6 +123,30 @@ impl Records<'_> {
         self.0.insert(&key, Bytes::new(), once.until).await
     }
 
+    /// The newest session that was opened under a grant, sealed.
+    pub async fn kept_session(
+        &self,
+        family: Family,
+    ) -> Result<Option<Read<StoredSession>>, StoreError> {
+        self.read(&session_key(family)).await
+    }
+
+    /// Writes that over what was read at version `seen`, if anything was. `false`: it has changed
+    /// since.
+    pub async fn write_kept_session(
+        &self,
+        family: Family,
+        seen: Option<u64>,
+        session: &StoredSession,
+        expires_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let key = session_key(family);
+        match seen {
+            Some(seen) => self.replace(&key, seen, session, expires_at).await,
+            None => self.insert(&key, session, expires_at).await,
+        }
+    }
+
     /// What strangers have used up of the attempts to sign in that all of them share.
     pub async fn strangers(&self) -> Result<Option<Read<Strangers>>, StoreError> {
         self.read(STRANGERS).await
@@ -189,6 +221,10 @@ fn assertion_key(client_id: &ClientId, jti: &str) -> String {
 
 fn code_key(code: &str) -> String {
     format!("code/{}", token::fingerprint(code.as_bytes()))
+}
+
+fn session_key(family: Family) -> String {
+    format!("session/{}", token::fingerprint(&family.0))
 }
 
 fn grant_key(family: Family) -> String {

@@ -48,6 +48,20 @@ fn limited(answer: Answer, seconds: &str) {
     );
 }
 
+/// The same of a call, whose errors are those of JSON-RPC.
+#[track_caller]
+fn limited_call(answer: Answer, seconds: &str) {
+    let answer = answer.refused_rpc(429, -32000);
+    assert_eq!(answer.header("retry-after"), seconds);
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert!(
+        !answer.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .is_empty()
+    );
+}
+
 /// N-RG-38, N-LG-03
 #[tokio::test]
 async fn one_address_registers_three_hundred_clients_and_then_one_in_twelve_seconds() {
@@ -344,7 +358,7 @@ async fn a_grant_makes_two_hundred_calls_in_a_second() {
         let _ = client.call(&tokens).await.expect(200);
     }
     let before = server.state();
-    limited(client.call(&tokens).await, "1");
+    limited_call(client.call(&tokens).await, "1");
     assert_eq!(server.state(), before, "it did not reach the upstream");
     assert_eq!(server.journal.count("CallRefused"), 1);
     let told = server.journal.all().pop().unwrap();
@@ -352,7 +366,7 @@ async fn a_grant_makes_two_hundred_calls_in_a_second() {
 
     // A new token is the same grant; another grant is not.
     let second = Tokens::of(&client.refresh(&tokens).await.expect(200));
-    limited(client.call(&second).await, "1");
+    limited_call(client.call(&second).await, "1");
     let _ = other.call(&others).await.expect(200);
     server.clock.advance(Duration::from_secs(1));
     let _ = client.call(&second).await.expect(200);

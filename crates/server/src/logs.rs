@@ -4,6 +4,7 @@ mod lines;
 
 use std::{error::Error, io::IsTerminal, panic};
 
+use http::{Method, StatusCode};
 use protocol::{
     journal::{CallRefused, Event, Reader, UpstreamFailed},
     oauth::bearer,
@@ -29,9 +30,10 @@ macro_rules! log_call {
             subject = $call.caller.map(|caller| caller.subject),
             client = $call.caller.map(|caller| caller.client_id.as_str()),
             method = %format_args!("{:.16}", $call.method.as_str()),
-            claimed_method = $call.claimed_method,
-            claimed_tool = $call.claimed_tool,
+            rpc_method = $call.rpc_method,
+            tool = $call.tool,
             status = $call.status.as_u16(),
+            upstream_status = $call.upstream_status.map(|status| status.as_u16()),
             $($more)+
         )
     };
@@ -160,8 +162,10 @@ impl Reader for Logs {
             }
             Event::CallForwarded { call, era, took } => {
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-                // A wrong path in the upstream's address shows as a 404 or 405 of its own.
-                if call.status.is_client_error() {
+                if call.status == StatusCode::NOT_FOUND && call.upstream_status == Some(call.status)
+                {
+                    log_call!(info in REQUESTS, call, ?era, took_ms, "the upstream has nothing there: if no call succeeds, the path of its url is wrong");
+                } else if call.status.is_client_error() && call.method != Method::GET {
                     log_call!(info in REQUESTS, call, ?era, took_ms, "the upstream refused a call");
                 } else {
                     log_call!(info in CALLS, call, ?era, took_ms, "a call was forwarded");
@@ -214,23 +218,76 @@ impl Reader for Logs {
             }
             Event::UpstreamFailed {
                 call,
-                why: UpstreamFailed::CredentialRefused(_),
-                ..
-            } => log_call!(
-                error in REQUESTS,
-                call,
-                "the upstream refuses our credential: check that it is right and still valid"
-            ),
-            Event::UpstreamFailed { call, why, cause } => {
-                log_call!(
-                    warn in REQUESTS,
-                    call,
-                    ?why,
-                    cause = cause.map(chain),
-                    "the upstream failed"
-                );
+                why,
+                detail,
+                cause,
+            } => {
+                let cause = cause.map(chain);
+                match why {
+                    UpstreamFailed::CredentialRefused | UpstreamFailed::CredentialMissing => {
+                        log_call!(error in REQUESTS, call, ?why, "{}", remedy(why));
+                    }
+                    UpstreamFailed::SessionLost => {
+                        log_call!(info in REQUESTS, call, ?why, "{}", remedy(why));
+                    }
+                    _ => log_call!(warn in REQUESTS, call, ?why, detail, cause, "{}", remedy(why)),
+                }
             }
+            Event::VersionMended {
+                client_id,
+                upstream,
+                said,
+                spoken,
+            } => info!(
+                target: REQUESTS,
+                client = %client_id,
+                upstream,
+                said,
+                spoken,
+                "the version header of a client differs from its body; the body's version is sent on"
+            ),
+            Event::RedirectFollowed { upstream, target } => warn!(
+                upstream,
+                target,
+                "the upstream redirects each call, which costs a second request; write this address as its url"
+            ),
         }
+    }
+}
+
+/// What happened at an upstream, and what to do about it.
+fn remedy(why: UpstreamFailed) -> &'static str {
+    match why {
+        UpstreamFailed::Unreachable => "the upstream cannot be reached",
+        UpstreamFailed::TimedOut => "the upstream did not answer in time",
+        UpstreamFailed::Broken => "the upstream broke off the connection",
+        UpstreamFailed::CredentialRefused => {
+            "the upstream refuses our credential: check that it is right and still valid"
+        }
+        UpstreamFailed::CredentialMissing => {
+            "the upstream demands a credential and none is configured: set `credential`, or UPSTREAM_TOKEN"
+        }
+        UpstreamFailed::SignInDemanded => {
+            "the upstream signs people in itself (OAuth), which is not supported: set a static `credential` if it takes one"
+        }
+        UpstreamFailed::CallForbidden => {
+            "the upstream refused this call: the credential may lack a right"
+        }
+        UpstreamFailed::HostRefused => {
+            "the upstream does not accept the host name by which it is called: set its `host` to a name that it accepts, such as localhost"
+        }
+        UpstreamFailed::Page => {
+            "the upstream answered with a web page, not MCP: a firewall or sign-in page stands before it, or the path of its url is wrong"
+        }
+        UpstreamFailed::SessionLost => {
+            "the upstream no longer knows the session; the client was made to start a new one"
+        }
+        UpstreamFailed::Redirected => {
+            "the upstream redirects elsewhere, which is not followed: write the right address as its url"
+        }
+        UpstreamFailed::Looped => "the upstream's address leads back to this proxy",
+        UpstreamFailed::ServerError => "the upstream failed",
+        UpstreamFailed::Nonsense => "the upstream gave an answer that is no HTTP answer",
     }
 }
 

@@ -17,7 +17,8 @@ use prometheus_client::{
 };
 use protocol::{
     forward::origin,
-    journal::{CallRefused, Era, Event, Reader},
+    journal::{CallRefused, Event, Reader},
+    mcp::revision::Era,
     oauth::{grant::Revoked, refresh_token::Repeated},
     policy::Policy,
 };
@@ -333,6 +334,7 @@ impl Reader for Metrics {
                     &[("endpoint", &name(&endpoint)), ("error", &error)],
                 );
             }
+            Event::VersionMended { .. } | Event::RedirectFollowed { .. } => {}
             Event::Misdirected { .. } => drop(self.misdirected.inc()),
             Event::Looped => drop(self.loops.inc()),
             Event::NotFound { .. } => drop(self.not_found.inc()),

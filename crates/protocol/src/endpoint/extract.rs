@@ -35,7 +35,7 @@ use crate::{
 
 /// Proof that a request carried a good access token for one upstream. Only the bearer check
 /// makes one, so an unauthenticated forward does not compile.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Permit {
     upstream: Arc<UpstreamPolicy>,
     family: Family,

@@ -1,6 +1,6 @@
 //! Refusals and faults become responses here, and only here: the one file that knows status codes.
 
-use std::{error::Error, time::Duration};
+use std::{borrow::Cow, error::Error, time::Duration};
 
 use axum::{
     body::Body,
@@ -9,7 +9,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use http_body_util::LengthLimitError;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{json, value::RawValue};
 
 use super::{
     App,
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     journal::{self, CallRefused, Endpoint, Event, Limit, UpstreamFailed},
+    mcp::{answer, repeated::Contradiction},
     oauth::{
         authorization::Refusal,
         bearer,
@@ -33,6 +34,13 @@ const RETRY_SOON: Duration = Duration::from_secs(5);
 /// The methods that are passed on to upstreams.
 const PASSED_ON: HeaderValue =
     HeaderValue::from_static("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
+
+/// Errors of JSON-RPC (2.0 §5.1), of MCP 2026-07-28, and from the range that is left to servers;
+/// -32001 is what the SDKs say of a session that they do not know.
+const INVALID_REQUEST: i64 = -32600;
+const HEADER_MISMATCH: i64 = -32020;
+const SESSION_NOT_FOUND: i64 = -32001;
+const SERVER_ERROR: i64 = -32000;
 
 /// A JSON answer that nobody keeps.
 pub(super) fn json<T: Serialize + ?Sized>(status: StatusCode, document: &T) -> Response<Body> {
@@ -473,8 +481,13 @@ pub(super) fn notice(app: &App, notice: &Notice) -> Response<Body> {
     response
 }
 
-/// A call that did not reach its upstream.
-pub(super) fn call_refused(why: CallRefused) -> Response<Body> {
+/// A call that did not reach its upstream. Before the token is proved good the answer is one of
+/// OAuth, after it one of JSON-RPC, with the id of the request.
+pub(super) fn call_refused(
+    why: CallRefused,
+    detail: Option<&str>,
+    id: Option<&str>,
+) -> Response<Body> {
     let (status, error, description) = match why {
         CallRefused::Bearer(bearer::Refused::NoToken) => (
             StatusCode::UNAUTHORIZED,
@@ -496,112 +509,205 @@ pub(super) fn call_refused(why: CallRefused) -> Response<Body> {
             "forbidden",
             "pages of this origin may not call this server",
         ),
-        CallRefused::Method => (
-            StatusCode::METHOD_NOT_ALLOWED,
-            "invalid_request",
-            "this method is not passed on",
-        ),
-        CallRefused::Repeated => (
-            StatusCode::BAD_REQUEST,
-            "invalid_request",
-            "MCP-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id, Last-Event-ID, Content-Type, \
-             Content-Encoding and Content-Length may each be given once",
-        ),
-        CallRefused::TooLarge => (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "invalid_request",
-            "the request body is too large",
-        ),
-        CallRefused::Session => (
-            StatusCode::NOT_FOUND,
-            "not_found",
-            "this MCP session does not exist, start a new one",
-        ),
+        // No message of the protocol: no server of it is there.
         CallRefused::Path => (
             StatusCode::NOT_FOUND,
             "not_found",
             "there is nothing at this address",
         ),
-        CallRefused::Body => (
-            StatusCode::BAD_REQUEST,
-            "invalid_request",
-            "the request body could not be read to its end",
+        _ => return request_refused(why, detail, id),
+    };
+    json(
+        status,
+        &json!({ "error": error, "error_description": description }),
+    )
+}
+
+/// A request with a good token that did not reach its upstream.
+fn request_refused(why: CallRefused, detail: Option<&str>, id: Option<&str>) -> Response<Body> {
+    let bad_request = StatusCode::BAD_REQUEST;
+    let (status, code, message) = match why {
+        CallRefused::Method => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            SERVER_ERROR,
+            "this HTTP method is not passed on",
+        ),
+        CallRefused::Repeated => (
+            bad_request,
+            INVALID_REQUEST,
+            "MCP-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id, Last-Event-ID, Content-Type, \
+             Content-Encoding and Content-Length may each say one thing; this one says several",
+        ),
+        CallRefused::Contradiction(Contradiction::Method) => (
+            bad_request,
+            HEADER_MISMATCH,
+            "the header Mcp-Method differs from the method in the body; send the same in both",
+        ),
+        CallRefused::Contradiction(Contradiction::Name) => (
+            bad_request,
+            HEADER_MISMATCH,
+            "the header Mcp-Name differs from the name in the body; send the same in both",
+        ),
+        CallRefused::MemberTwice => (
+            bad_request,
+            INVALID_REQUEST,
+            "the body has id, method, params, name, uri, taskId, _meta or the protocol version twice",
+        ),
+        CallRefused::TooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            INVALID_REQUEST,
+            "the request body is too large",
+        ),
+        CallRefused::Session => (
+            StatusCode::NOT_FOUND,
+            SESSION_NOT_FOUND,
+            "this MCP session does not exist, start a new one",
         ),
         CallRefused::Limit(Limit::StreamsPerGrant) => (
             StatusCode::TOO_MANY_REQUESTS,
-            "too_many_requests",
+            SERVER_ERROR,
             "too many event streams of this connection are open, end one first",
         ),
         CallRefused::Limit(_) => (
             StatusCode::TOO_MANY_REQUESTS,
-            "too_many_requests",
+            SERVER_ERROR,
             "too many calls came over this connection just now, try again shortly",
         ),
+        CallRefused::NoRoom => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            SERVER_ERROR,
+            "too many requests are waited for, try again in a few seconds",
+        ),
+        CallRefused::Body | CallRefused::Bearer(_) | CallRefused::Origin | CallRefused::Path => (
+            bad_request,
+            INVALID_REQUEST,
+            "the request body could not be read to its end",
+        ),
     };
-    let mut response = json(
-        status,
-        &json!({ "error": error, "error_description": description }),
-    );
+    let message = match detail {
+        Some(detail) => format!("{message}: {detail}"),
+        None => message.to_owned(),
+    };
+    let mut response = rpc_error(status, code, &message, id);
     if why == CallRefused::Method {
         response.headers_mut().insert(header::ALLOW, PASSED_ON);
+    }
+    if why == CallRefused::NoRoom {
+        come_back_after(&mut response, RETRY_SOON);
     }
     response
 }
 
-/// The upstream's part failed. Never 401, which would send the client to sign in again, nor 404,
-/// which would end its session; nothing of the upstream's own answer is shown.
+/// An error of JSON-RPC 2.0 for the request whose id was written so, or for one that is not known.
+fn rpc_error(status: StatusCode, code: i64, message: &str, id: Option<&str>) -> Response<Body> {
+    let id = id.and_then(|id| serde_json::from_str::<&RawValue>(id).ok());
+    json(
+        status,
+        &RpcAnswer {
+            jsonrpc: "2.0",
+            id,
+            error: json!({ "code": code, "message": message }),
+        },
+    )
+}
+
+#[derive(Serialize)]
+struct RpcAnswer<'a> {
+    jsonrpc: &'static str,
+    id: Option<&'a RawValue>,
+    error: serde_json::Value,
+}
+
+/// The upstream has no stream of messages that a client could listen to.
+pub(super) fn no_stream() -> Response<Body> {
+    let message = "the MCP server behind this proxy has no event stream to listen to";
+    let mut response = rpc_error(StatusCode::METHOD_NOT_ALLOWED, SERVER_ERROR, message, None);
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+/// The upstream failed at a method that it does not know.
+pub(super) fn unknown_method(id: Option<&str>) -> Response<Body> {
+    let message = "the MCP server behind this proxy does not know this method";
+    rpc_error(StatusCode::NOT_FOUND, answer::METHOD_NOT_FOUND, message, id)
+}
+
+/// The upstream's part failed. Never 401, which would send the client to sign in again; a 404 only
+/// where its session has ended. Nothing of the upstream's own answer is shown.
 pub(super) fn upstream_failed(
     why: UpstreamFailed,
-    retry_after: Option<&HeaderValue>,
+    detail: Option<&str>,
+    id: Option<&str>,
 ) -> Response<Body> {
-    let (status, message) = match why {
-        UpstreamFailed::Unreachable => (
-            StatusCode::BAD_GATEWAY,
-            "the MCP server behind this proxy cannot be reached",
+    let detail = detail.unwrap_or_default();
+    let bad_gateway = StatusCode::BAD_GATEWAY;
+    let (status, message): (_, Cow<'_, str>) = match why {
+        UpstreamFailed::SessionLost => {
+            let message = "the MCP server behind this proxy no longer knows this session; start a \
+                           new one";
+            return rpc_error(StatusCode::NOT_FOUND, SESSION_NOT_FOUND, message, id);
+        }
+        UpstreamFailed::Unreachable => (bad_gateway, "cannot be reached".into()),
+        UpstreamFailed::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "did not answer in time".into()),
+        UpstreamFailed::Broken => (bad_gateway, "broke off the connection".into()),
+        UpstreamFailed::CredentialRefused => (
+            bad_gateway,
+            "does not accept the proxy's credential; the operator of the proxy has to renew it".into(),
         ),
-        UpstreamFailed::TimedOut | UpstreamFailed::ServerError(StatusCode::GATEWAY_TIMEOUT) => (
-            StatusCode::GATEWAY_TIMEOUT,
-            "the MCP server behind this proxy did not answer in time",
+        UpstreamFailed::CredentialMissing => (
+            bad_gateway,
+            "demands a credential, and the proxy has none for it; the operator of the proxy has to \
+             configure one (`credential`, or UPSTREAM_TOKEN)"
+                .into(),
         ),
-        UpstreamFailed::ServerError(StatusCode::LOOP_DETECTED) => (
+        UpstreamFailed::SignInDemanded => (
+            bad_gateway,
+            "signs people in itself (OAuth), which the proxy does not support; the operator of the \
+             proxy has to configure a static `credential`, if the server takes one"
+                .into(),
+        ),
+        UpstreamFailed::CallForbidden => (
+            bad_gateway,
+            "refused this call; the proxy's credential may not have the right to make it".into(),
+        ),
+        UpstreamFailed::HostRefused => (
+            bad_gateway,
+            format!(
+                "does not accept the host name {detail}, by which the proxy calls it; the operator \
+                 of the proxy has to set its `host` to a name that it accepts, such as localhost"
+            )
+            .into(),
+        ),
+        UpstreamFailed::Page => (
+            bad_gateway,
+            format!(
+                "answered with a web page, which is not MCP: a firewall or a sign-in page{detail} \
+                 stands before it, or its address is wrong",
+                detail = match detail {
+                    "" => String::new(),
+                    front => format!(" (probably of {front})"),
+                }
+            )
+            .into(),
+        ),
+        UpstreamFailed::Redirected => (
+            bad_gateway,
+            "redirects elsewhere; the operator of the proxy has to correct its address".into(),
+        ),
+        UpstreamFailed::Looped => (
             StatusCode::LOOP_DETECTED,
-            "the address of the MCP server behind this proxy leads back to the proxy; its \
-             operator has to correct it",
+            "has an address that leads back to the proxy; the operator of the proxy has to correct \
+             it"
+                .into(),
         ),
-        UpstreamFailed::Broken => (
-            StatusCode::BAD_GATEWAY,
-            "the MCP server behind this proxy broke off the connection",
-        ),
-        UpstreamFailed::CredentialRefused(_) => (
-            StatusCode::BAD_GATEWAY,
-            "the MCP server behind this proxy does not accept the proxy's credential; its \
-             operator has to renew it",
-        ),
-        UpstreamFailed::Redirected(_) => (
-            StatusCode::BAD_GATEWAY,
-            "the MCP server behind this proxy redirects elsewhere; its operator has to correct \
-             the address",
-        ),
-        UpstreamFailed::ServerError(_) => (
-            StatusCode::BAD_GATEWAY,
-            "the MCP server behind this proxy failed",
-        ),
-        UpstreamFailed::Nonsense(_) => (
-            StatusCode::BAD_GATEWAY,
-            "the MCP server behind this proxy gave an answer that is no HTTP answer",
-        ),
+        UpstreamFailed::ServerError => (bad_gateway, "failed".into()),
+        UpstreamFailed::Nonsense => (bad_gateway, "gave an answer that is no HTTP answer".into()),
     };
-    let mut response = json(
-        status,
-        // A server error of ours, from the range that JSON-RPC leaves to implementations.
-        &json!({ "jsonrpc": "2.0", "id": null, "error": { "code": -32000, "message": message } }),
-    );
-    if let Some(retry_after) = retry_after {
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, retry_after.clone());
-    }
-    response
+    // A server error of the proxy, from the range that JSON-RPC leaves to implementations.
+    let message = format!("the MCP server behind this proxy {message}");
+    rpc_error(status, SERVER_ERROR, &message, id)
 }
 
 /// Whether a failed request body failed by being too long.

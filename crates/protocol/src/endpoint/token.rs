@@ -330,6 +330,7 @@ pub(super) async fn revoke(app: &App, family: Family, why: Revoked) -> Result<()
         if written {
             let revoked = learn(app, family, revoked, read.version + 1);
             app.streams.end(family);
+            super::mcp::forget_kept_session(app, family).await;
             app.journal.record(&Event::GrantRevoked {
                 client_id: &revoked.client_id,
                 grant: &token::fingerprint(&family.0),

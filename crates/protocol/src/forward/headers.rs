@@ -31,9 +31,6 @@ const NOT_KEPT: HeaderValue = HeaderValue::from_static("no-store, no-transform")
 /// For what a browser would show as a page of ours: it is kept away from all that is ours.
 const SANDBOX: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
 
-/// The first revision in which every request stands alone.
-const FIRST_MODERN_REVISION: &[u8] = b"2026-07-28";
-
 /// Whether a request header goes to the upstream.
 fn is_for_upstream(name: &HeaderName) -> bool {
     matches!(
@@ -150,23 +147,59 @@ fn may_be_a_page(response: &HeaderMap) -> bool {
     })
 }
 
-/// Whether one of the headers that say one thing is there twice. Whatever is in front of us and
-/// the upstream may each go by another one.
-pub fn has_repeated(request: &HeaderMap) -> bool {
-    // Most requests repeat nothing at all.
-    request.len() > request.keys_len()
-        && [
-            MCP_PROTOCOL_VERSION,
-            MCP_METHOD,
-            MCP_NAME,
-            MCP_SESSION_ID,
-            LAST_EVENT_ID,
-            header::CONTENT_ENCODING,
-            header::CONTENT_LENGTH,
-            header::CONTENT_TYPE,
-        ]
-        .iter()
-        .any(|name| request.get_all(name).iter().nth(1).is_some())
+/// A header that says one thing, and says two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaysTwo(pub HeaderName);
+
+/// Makes one of what says the same twice, in two headers or in a list, as clients and proxies that
+/// join two sources of headers send it. What says two things is refused: whatever is in front of us
+/// and the upstream may each go by another one.
+pub fn settle_repeated(request: &mut HeaderMap) -> Result<(), SaysTwo> {
+    for (name, may_be_list) in [
+        (MCP_PROTOCOL_VERSION, true),
+        (MCP_METHOD, true),
+        (MCP_SESSION_ID, true),
+        (header::CONTENT_TYPE, true),
+        // These may have a comma of their own.
+        (MCP_NAME, false),
+        (LAST_EVENT_ID, false),
+    ] {
+        let Some(one) = one_of(request, &name, may_be_list)? else {
+            continue;
+        };
+        request.insert(name, one);
+    }
+    // To say these twice means something else than to say them once.
+    let twice = [header::CONTENT_ENCODING, header::CONTENT_LENGTH]
+        .into_iter()
+        .find(|name| request.get_all(name).iter().nth(1).is_some());
+    twice.map_or(Ok(()), |name| Err(SaysTwo(name)))
+}
+
+/// What a header says once for all, if it says it several times.
+fn one_of(
+    request: &HeaderMap,
+    name: &HeaderName,
+    may_be_list: bool,
+) -> Result<Option<HeaderValue>, SaysTwo> {
+    let values = request.get_all(name);
+    let Some(first) = values.iter().next() else {
+        return Ok(None);
+    };
+    let is_one = |value: &HeaderValue| !(may_be_list && value.as_bytes().contains(&b','));
+    if values.iter().nth(1).is_none() && is_one(first) {
+        return Ok(None);
+    }
+    let mut members = values.iter().flat_map(|value| {
+        let separator = |byte: &u8| may_be_list && *byte == b',';
+        value.as_bytes().split(separator).map(<[u8]>::trim_ascii)
+    });
+    let one = members.next().unwrap_or_default();
+    if members.all(|member| member == one) {
+        Ok(HeaderValue::from_bytes(one).ok())
+    } else {
+        Err(SaysTwo(name.clone()))
+    }
 }
 
 /// Removes what does not pass. In place, since most of what real clients and servers send does.
@@ -223,12 +256,24 @@ fn is_of_type(value: &HeaderValue, expected: &[u8]) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(expected)
 }
 
-/// Whether a request says that it speaks a revision without sessions. Revisions are dates, so
-/// they compare as text.
-pub fn is_modern(request: &HeaderMap) -> bool {
-    request
-        .get(MCP_PROTOCOL_VERSION)
-        .is_some_and(|value| value.len() == 10 && value.as_bytes() >= FIRST_MODERN_REVISION)
+/// Whether an answer is a page for people.
+pub fn is_page(response: &HeaderMap) -> bool {
+    response
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| is_of_type(value, b"text/html"))
+}
+
+/// Whether a request takes an event stream for an answer.
+pub fn takes_event_stream(request: &HeaderMap) -> bool {
+    request.get_all(header::ACCEPT).iter().any(|value| {
+        let mut ranges = value.as_bytes().split(|byte| *byte == b',');
+        ranges.any(|range| {
+            let essence = range.split(|byte| *byte == b';').next().unwrap_or_default();
+            essence
+                .trim_ascii()
+                .eq_ignore_ascii_case(b"text/event-stream")
+        })
+    })
 }
 
 #[cfg(test)]
@@ -351,6 +396,60 @@ mod tests {
         assert_eq!(proxies_before_upstream(&headers(&[]), &this), this);
     }
 
+    /// Case 23, N-HD-22
+    #[test]
+    fn what_says_the_same_twice_says_it_once() {
+        for (name, values, expected) in [
+            (
+                "mcp-protocol-version",
+                &["2025-11-25"][..],
+                Ok("2025-11-25"),
+            ),
+            (
+                "mcp-protocol-version",
+                &["2025-11-25, 2025-11-25"],
+                Ok("2025-11-25"),
+            ),
+            (
+                "mcp-protocol-version",
+                &["2025-11-25,2025-11-25", "2025-11-25"],
+                Ok("2025-11-25"),
+            ),
+            ("mcp-protocol-version", &["2025-11-25, 2026-07-28"], Err(())),
+            ("mcp-protocol-version", &["2025-11-25,"], Err(())),
+            (
+                "mcp-method",
+                &["tools/list", "tools/list"],
+                Ok("tools/list"),
+            ),
+            ("mcp-method", &["tools/list", "tools/call"], Err(())),
+            ("mcp-session-id", &["a, a"], Ok("a")),
+            ("mcp-session-id", &["a, b"], Err(())),
+            (
+                "content-type",
+                &["application/json, application/json"],
+                Ok("application/json"),
+            ),
+            ("content-type", &["application/json", "text/html"], Err(())),
+            ("mcp-name", &["a, a"], Ok("a, a")),
+            ("mcp-name", &["a", "a"], Ok("a")),
+            ("mcp-name", &["a", "b"], Err(())),
+            ("last-event-id", &["7", "7"], Ok("7")),
+            ("last-event-id", &["7", "8"], Err(())),
+            ("content-length", &["5", "5"], Err(())),
+            ("content-encoding", &["gzip", "gzip"], Err(())),
+        ] {
+            let pairs: Vec<_> = values.iter().map(|value| (name, *value)).collect();
+            let mut request = headers(&pairs);
+            let settled = settle_repeated(&mut request);
+            assert_eq!(settled.is_ok(), expected.is_ok(), "{name} {values:?}");
+            match expected {
+                Ok(one) => assert_eq!(request.get_all(name).iter().collect::<Vec<_>>(), [one]),
+                Err(()) => assert_eq!(settled.unwrap_err().0, name),
+            }
+        }
+    }
+
     /// N-HD-05
     #[test]
     fn content_is_framed_in_one_way() {
@@ -441,22 +540,5 @@ mod tests {
         ] {
             assert_eq!(policy(kinds), None, "{kinds:?}");
         }
-    }
-
-    #[test]
-    fn the_era_is_told_by_the_revision_header() {
-        for (version, modern) in [
-            ("2026-07-28", true),
-            ("2027-01-01", true),
-            ("2025-11-25", false),
-            ("x", false),
-            ("zzz", false),
-        ] {
-            assert_eq!(
-                is_modern(&headers(&[("mcp-protocol-version", version)])),
-                modern
-            );
-        }
-        assert!(!is_modern(&HeaderMap::new()));
     }
 }

@@ -302,6 +302,14 @@ impl Answer {
         answer
     }
 
+    /// Insists on an error of JSON-RPC.
+    #[track_caller]
+    pub fn refused_rpc(self, status: u16, code: i64) -> Self {
+        let answer = self.expect(status);
+        assert_eq!(answer.json()["error"]["code"], code, "{answer:#?}");
+        answer
+    }
+
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:#?}"))

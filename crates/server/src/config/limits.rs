@@ -96,6 +96,12 @@ fn requests(written: &LimitsConfig, bounds: &mut Bounds<'_, '_>) -> Limits {
             default.streams_per_grant,
             1..=10_000,
         ),
+        kept_session_lifetime: bounds.duration(
+            "kept_session_lifetime",
+            written.kept_session_lifetime.as_deref(),
+            default.kept_session_lifetime,
+            MINUTE..=30 * 24 * 60 * MINUTE,
+        ),
         documents_per_address: bounds.rate(
             "documents_per_address",
             written.documents_per_address.as_deref(),
@@ -257,6 +263,10 @@ pub fn describe(plan: &LimitsPlan) -> Vec<(&'static str, String)> {
         ),
         ("calls_per_grant", show_rate(requests.calls_per_grant)),
         ("streams_per_grant", requests.streams_per_grant.to_string()),
+        (
+            "kept_session_lifetime",
+            time(requests.kept_session_lifetime),
+        ),
         (
             "documents_per_address",
             show_rate(requests.documents_per_address),

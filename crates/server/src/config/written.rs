@@ -336,6 +336,11 @@ pub struct LimitsConfig {
     /// 1 to 10000.
     #[schemars(extend("default" = Limits::default().streams_per_grant))]
     pub streams_per_grant: Option<u32>,
+    /// How long after its opening a session of a server is used for requests of the same client
+    /// and approval that do not send back the session's id, as some hosted clients do not: a
+    /// duration, 1m to 30d. Only the newest session is kept.
+    #[schemars(extend("default" = show_duration(Limits::default().kept_session_lifetime)))]
+    pub kept_session_lifetime: Option<String>,
     /// Metadata documents and key sets of clients that are asked for because of one address, or of
     /// one IPv6 network of 64 bits: a rate or `"off"`. Those of clients in this file count neither
     /// here nor in the next two.

@@ -1,0 +1,360 @@
+//! From the upstream's answer to the client's: bytes and status as they came, but for what would
+//! mislead the client, and for what is not MCP at all.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, response::Parts,
+};
+
+use super::{
+    super::{extract::Permit, respond},
+    body,
+    exchange::Exchange,
+    request::Call,
+    sessions,
+};
+use crate::{
+    forward::{
+        headers::{self, MCP_SESSION_ID},
+        redirect,
+    },
+    journal::{Event, Limit, UpstreamFailed},
+    mcp::{answer, era::DISCOVER, message::Message, revision::Era, session::Session},
+    oauth::access_token::Family,
+    policy::Destination,
+    ports::UpstreamError,
+    streams::Place,
+};
+
+/// After how long a grant with too many streams may ask for one again. The end of a stream whose
+/// client has vanished is seen within half a minute.
+const PLACE_SOON: Duration = Duration::from_secs(10);
+
+/// A call that went to its upstream, and what has to be known when the answer is there.
+struct Sent<'a> {
+    exchange: Exchange<'a>,
+    family: Family,
+    era: Era,
+    session: Option<Session>,
+    is_opening: bool,
+    is_newer_by_header: bool,
+    wants_stream: bool,
+    method: Method,
+    place: Option<Place>,
+    took: Duration,
+}
+
+/// Sends the call, and passes on the answer or says why there is none.
+pub(super) async fn exchange(
+    mut exchange: Exchange<'_>,
+    permit: Permit,
+    call: Call,
+) -> Response<Body> {
+    let app = exchange.app;
+    let family = permit.family();
+    let Call {
+        request,
+        read,
+        era,
+        session,
+        is_opening,
+        is_newer_by_header,
+        wants_stream,
+    } = call;
+    let place = if headers::asks_for_stream(request.method(), request.headers()) {
+        let Some(place) = app
+            .streams
+            .reserve(family, app.policy.limits.streams_per_grant)
+        else {
+            return exchange.refuse_by_limit(Limit::StreamsPerGrant, PLACE_SOON);
+        };
+        Some(place)
+    } else {
+        None
+    };
+    let method = request.method().clone();
+    let started = app.ports.clock.elapsed();
+    let response = match send(&mut exchange, permit, request, read).await {
+        Ok(response) => response,
+        Err(error) => return exchange.unanswered(&error),
+    };
+    let sent = Sent {
+        took: app.ports.clock.elapsed().saturating_sub(started),
+        exchange,
+        family,
+        era,
+        session,
+        is_opening,
+        is_newer_by_header,
+        wants_stream,
+        method,
+        place,
+    };
+    sent.answer(response).await
+}
+
+/// Sends the request, and once more where the upstream moved it to within its own origin, with
+/// method and body (RFC 9110 §15.4.8): frameworks do that for a slash at the end.
+async fn send(
+    exchange: &mut Exchange<'_>,
+    permit: Permit,
+    request: Request<Body>,
+    read: Option<Bytes>,
+) -> Result<Response<Body>, UpstreamError> {
+    let app = exchange.app;
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let headers = request.headers().clone();
+    let response = app.ports.upstream.send(permit.clone(), request).await?;
+    let Some(target) = redirect::within_origin(response.status(), response.headers(), &uri) else {
+        return Ok(response);
+    };
+    let Some(body) = read.or_else(|| exchange.overheard()) else {
+        return Ok(response);
+    };
+    if !exchange.route.redirect_noted.swap(true, Ordering::Relaxed) {
+        app.journal.record(&Event::RedirectFollowed {
+            upstream: &permit.upstream().name,
+            target: &redirect::leads_to(response.headers(), &uri).unwrap_or_default(),
+        });
+    }
+    let mut again = Request::new(Body::from(body));
+    *again.method_mut() = method;
+    *again.uri_mut() = target;
+    *again.headers_mut() = headers;
+    app.ports.upstream.send(permit, again).await
+}
+
+impl Sent<'_> {
+    async fn answer(mut self, response: Response<Body>) -> Response<Body> {
+        let (parts, body) = response.into_parts();
+        let is_page = headers::is_page(&parts.headers) && self.method == Method::POST;
+        let is_no_stream = self.wants_stream && !headers::is_event_stream(&parts.headers);
+        if parts.status.is_success() && !is_page && !is_no_stream {
+            return self.pass(parts.status, parts, body).await;
+        }
+        let (text, body) = body::text(&parts.headers, body).await;
+        let text = text.unwrap_or_default();
+        match self.judge(&parts, &text) {
+            Verdict::Pass(status) => self.pass(status, parts, body).await,
+            Verdict::NoStream => self.instead(respond::no_stream(), &parts),
+            Verdict::UnknownMethod => {
+                let answer = respond::unknown_method(self.exchange.subject().id.as_deref());
+                self.instead(answer, &parts)
+            }
+            Verdict::Failed(why) => {
+                if why == UpstreamFailed::SessionLost {
+                    self.forget_session().await;
+                }
+                let detail = self.detail(why, &parts);
+                self.exchange.failed(why, detail.as_deref(), &parts)
+            }
+        }
+    }
+
+    /// Answers what the upstream meant, in a form that clients understand.
+    fn instead(&self, answer: Response<Body>, theirs: &Parts) -> Response<Body> {
+        self.exchange.app.journal.record(&Event::CallForwarded {
+            call: self.exchange.call(answer.status(), Some(theirs.status)),
+            era: self.era,
+            took: self.took,
+        });
+        answer
+    }
+
+    /// What becomes of an answer that is no plain success. `text` is its body, if that is short.
+    fn judge(&mut self, theirs: &Parts, text: &[u8]) -> Verdict {
+        let status = theirs.status;
+        if self.has_lost_session(status, text) {
+            return Verdict::Failed(UpstreamFailed::SessionLost);
+        }
+        let misleads = !is_passed_on(status) || status == StatusCode::NOT_FOUND;
+        let subject = self.exchange.subject();
+        let asked = subject.rpc_method.as_deref();
+        if misleads
+            && let Some(id) = &subject.id
+            && let Ok(message) = Message::read(text)
+            && message.answers(id)
+        {
+            return Verdict::Pass(answer::status(self.era, asked, message.error.as_ref()));
+        }
+        if answer::is_about_host(status, text) {
+            return Verdict::Failed(UpstreamFailed::HostRefused);
+        }
+        let is_probe = asked == Some(DISCOVER);
+        let is_page = headers::is_page(&theirs.headers);
+        let failed = match status.as_u16() {
+            401 => self.refused_credential(&theirs.headers, is_page),
+            403 | 407 if is_page => UpstreamFailed::Page,
+            403 | 407 => UpstreamFailed::CallForbidden,
+            429 => return Verdict::Pass(status),
+            502 | 503 => UpstreamFailed::ServerError,
+            504 => UpstreamFailed::TimedOut,
+            508 => UpstreamFailed::Looped,
+            // Nothing but a stream is a stream, whatever the server has at its address for others.
+            _ if self.wants_stream => return Verdict::NoStream,
+            300..=399 if status != StatusCode::NOT_MODIFIED => UpstreamFailed::Redirected,
+            // A client that asks what the server is goes on to the older era when it hears this.
+            500 | 501 if is_probe => return Verdict::UnknownMethod,
+            _ if is_page && is_probe => return Verdict::UnknownMethod,
+            _ if is_page => UpstreamFailed::Page,
+            500..=599 => UpstreamFailed::ServerError,
+            _ if is_passed_on(status) => return Verdict::Pass(status),
+            _ => UpstreamFailed::Nonsense,
+        };
+        Verdict::Failed(failed)
+    }
+
+    /// Whether the upstream says that the session which the request is in is gone; or, of a request
+    /// of the older era that is in none, that it needs one. Both make the client begin anew.
+    fn has_lost_session(&mut self, status: StatusCode, text: &[u8]) -> bool {
+        if self.is_opening || self.era == Era::Modern && !self.is_newer_by_header {
+            return false;
+        }
+        let is_in_one = self.session.as_ref().is_some_and(|it| it.id.is_some());
+        let id = self.exchange.subject().id.as_deref();
+        let is_about_it = answer::is_about_session(status, text, id)
+            || self.is_newer_by_header && answer::is_about_version(status, text);
+        match status {
+            StatusCode::NOT_FOUND if is_in_one => {
+                is_about_it || !Message::read(text).is_ok_and(|message| message.error.is_some())
+            }
+            StatusCode::BAD_REQUEST => is_about_it && (is_in_one || self.method == Method::POST),
+            _ => is_in_one && is_about_it,
+        }
+    }
+
+    /// What a 401 means. A credential that was taken a moment ago is not bad because one call is
+    /// refused; the next refusal without a success between shows it.
+    fn refused_credential(&self, theirs: &HeaderMap, is_page: bool) -> UpstreamFailed {
+        let route = self.exchange.route;
+        let was_taken = route.takes_credential.swap(false, Ordering::Relaxed);
+        if !route.upstream.destination.has_credential() {
+            return if answer::signs_people_in(theirs) {
+                UpstreamFailed::SignInDemanded
+            } else if is_page {
+                UpstreamFailed::Page
+            } else {
+                UpstreamFailed::CredentialMissing
+            };
+        }
+        if was_taken || answer::wants_more_scope(theirs) {
+            UpstreamFailed::CallForbidden
+        } else {
+            UpstreamFailed::CredentialRefused
+        }
+    }
+
+    /// What the operator needs to know of a failure.
+    fn detail(&self, why: UpstreamFailed, theirs: &Parts) -> Option<String> {
+        let Destination::Remote { endpoint, .. } = &self.exchange.route.upstream.destination else {
+            return None;
+        };
+        match why {
+            UpstreamFailed::HostRefused => endpoint.authority().map(ToString::to_string),
+            UpstreamFailed::Redirected => redirect::leads_to(&theirs.headers, endpoint),
+            UpstreamFailed::Page => answer::front(&theirs.headers).map(str::to_owned),
+            _ => None,
+        }
+    }
+
+    /// Passes an answer on, with a status that does not mislead.
+    async fn pass(mut self, status: StatusCode, mut theirs: Parts, body: Body) -> Response<Body> {
+        let Exchange { app, route, .. } = self.exchange;
+        let upstream_status = theirs.status;
+        if upstream_status.is_success() && !route.takes_credential.load(Ordering::Relaxed) {
+            route.takes_credential.store(true, Ordering::Relaxed);
+        }
+        app.journal.record(&Event::CallForwarded {
+            call: self.exchange.call(status, Some(upstream_status)),
+            era: self.era,
+            took: self.took,
+        });
+        theirs.status = status;
+        let named = theirs.headers.remove(MCP_SESSION_ID);
+        headers::keep_for_client(&mut theirs.headers);
+        let body = match self.era {
+            Era::Legacy => self.hand_out_session(named, &mut theirs, body).await,
+            Era::Modern => body,
+        };
+        if self.method == Method::DELETE {
+            self.forget_session().await;
+        }
+        theirs.extensions = Extensions::new();
+        let body = if headers::is_event_stream(&theirs.headers) {
+            app.streams.until_end_of(self.family, self.place, body)
+        } else {
+            body
+        };
+        Response::from_parts(theirs, body)
+    }
+
+    /// Gives the client its own name for the session that the upstream named, if it did. One that
+    /// was just opened is kept for requests that will not name it.
+    async fn hand_out_session(
+        &mut self,
+        named: Option<HeaderValue>,
+        theirs: &mut Parts,
+        body: Body,
+    ) -> Body {
+        let Exchange { app, route, .. } = self.exchange;
+        // A refusal opens nothing, even if it names a session, as those of some servers do.
+        if !theirs.status.is_success() || named.is_none() && !self.is_opening {
+            return body;
+        }
+        let (revision, body) = if self.is_opening {
+            body::opening(&theirs.headers, body).await
+        } else {
+            // Some name the session in every answer.
+            let same = self.session.as_ref().filter(|session| session.id == named);
+            (same.and_then(|session| session.revision), body)
+        };
+        let has_id = named.is_some();
+        let session = Session {
+            id: named,
+            revision,
+        };
+        let Some(live) = &self.exchange.caller else {
+            return body;
+        };
+        let sealed = sessions::seal(app, &route.upstream, &live.grant, &session);
+        if self.is_opening {
+            route.has_no_sessions.store(!has_id, Ordering::Relaxed);
+            sessions::keep(app, self.family, live, session, &sealed).await;
+        }
+        if has_id && let Ok(sealed) = HeaderValue::try_from(sealed) {
+            theirs.headers.insert(MCP_SESSION_ID, sealed);
+        }
+        body
+    }
+
+    async fn forget_session(&self) {
+        let Exchange { app, route, .. } = self.exchange;
+        if let (Some(session), Some(live)) = (&self.session, &self.exchange.caller) {
+            sessions::forget(app, route, self.family, live, session).await;
+        }
+    }
+}
+
+/// What becomes of an answer.
+enum Verdict {
+    /// It reaches the client, with this status.
+    Pass(StatusCode),
+    /// The upstream has no stream to listen to, which is no fault (MCP 2025-11-25, "Listening for
+    /// Messages from the Server").
+    NoStream,
+    /// The upstream does not know the method.
+    UnknownMethod,
+    Failed(UpstreamFailed),
+}
+
+/// Whether an answer of this status may reach the client as it is. Others would send it away to
+/// sign in elsewhere, to another place, or into a wrong conclusion.
+fn is_passed_on(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200..=299 | 304 | 400 | 402 | 404..=406 | 408..=420 | 422..=499
+    )
+}

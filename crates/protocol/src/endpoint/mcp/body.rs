@@ -1,0 +1,199 @@
+//! Bodies of which a part was read, and bodies that are overheard while they pass.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
+
+use crate::{
+    forward::headers,
+    mcp::{opening, revision::Revision},
+};
+
+/// Bytes of a body that are kept or waited for, to know what it is about. No refusal is longer, and
+/// no answer to `initialize`.
+pub(super) const LONGEST: usize = 64 * 1024;
+
+/// A body that begins with what was read of it.
+pub(super) struct Ahead {
+    read: VecDeque<Bytes>,
+    rest: Option<Body>,
+}
+
+impl Ahead {
+    pub(super) fn body(read: impl Into<VecDeque<Bytes>>, rest: Option<Body>) -> Body {
+        let read = read.into();
+        Body::new(Self { read, rest })
+    }
+}
+
+impl http_body::Body for Ahead {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(read) = self.read.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(read))));
+        }
+        match &mut self.rest {
+            Some(rest) => Pin::new(rest).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_empty()
+            && self
+                .rest
+                .as_ref()
+                .is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read = self.read.iter().map(|it| it.len() as u64).sum::<u64>();
+        let rest = self.rest.as_ref().map(http_body::Body::size_hint);
+        let mut hint = rest.unwrap_or_else(|| SizeHint::with_exact(0));
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(read));
+        }
+        hint.set_lower(hint.lower().saturating_add(read));
+        hint
+    }
+}
+
+/// A copy of a request body that goes to the upstream as it comes, in case that something has to be
+/// said about it. The bytes are shared, not copied.
+#[derive(Clone, Default)]
+pub(super) struct Overheard(Arc<Mutex<Heard>>);
+
+#[derive(Default)]
+struct Heard {
+    frames: Vec<Bytes>,
+    length: usize,
+}
+
+impl Overheard {
+    pub(super) fn body(&self, body: Body) -> Body {
+        Body::new(Passing {
+            body,
+            heard: Arc::clone(&self.0),
+        })
+    }
+
+    /// All that has passed, if it was not too long.
+    pub(super) fn bytes(&self) -> Option<Bytes> {
+        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.length > LONGEST {
+            return None;
+        }
+        match &heard.frames[..] {
+            [one] => Some(one.clone()),
+            frames => Some(frames.concat().into()),
+        }
+    }
+}
+
+struct Passing {
+    body: Body,
+    heard: Arc<Mutex<Heard>>,
+}
+
+impl http_body::Body for Passing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            heard.length = heard.length.saturating_add(data.len());
+            if heard.length <= LONGEST {
+                heard.frames.push(data.clone());
+            } else {
+                heard.frames = Vec::new();
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The whole text of an answer that is short, and the answer as if nothing of it had been read.
+pub(super) async fn text(headers: &HeaderMap, mut body: Body) -> (Option<Bytes>, Body) {
+    let is_text =
+        !headers.contains_key(header::CONTENT_ENCODING) && !headers::is_event_stream(headers);
+    if !is_text {
+        return (None, body);
+    }
+    let mut read = VecDeque::new();
+    let mut length = 0;
+    while length <= LONGEST {
+        match body.frame().await {
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    length += data.len();
+                    read.push_back(data);
+                }
+            }
+            None => {
+                let text = Bytes::from(Vec::from(read.clone()).concat());
+                return (Some(text), Ahead::body(read, None));
+            }
+            // What broke off is for the client to see.
+            Some(Err(_)) => break,
+        }
+    }
+    (None, Ahead::body(read, Some(body)))
+}
+
+/// The revision that an answer to `initialize` agrees on, and the answer as if nothing of it had
+/// been read.
+pub(super) async fn opening(headers: &HeaderMap, mut body: Body) -> (Option<Revision>, Body) {
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return (None, body);
+    }
+    let find = if headers::is_event_stream(headers) {
+        opening::in_events
+    } else {
+        opening::in_json
+    };
+    let mut read = VecDeque::new();
+    let mut text = Vec::new();
+    while text.len() <= LONGEST {
+        let Some(Ok(frame)) = body.frame().await else {
+            break;
+        };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        text.extend_from_slice(&data);
+        read.push_back(data);
+        if let Some(revision) = find(&text) {
+            return (Some(revision), Ahead::body(read, Some(body)));
+        }
+    }
+    (None, Ahead::body(read, Some(body)))
+}
