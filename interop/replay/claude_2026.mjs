@@ -52,7 +52,9 @@ export default {
     await this.handshake(it);
     await it.lists('tools', 'prompts', 'resources');
   },
+  /** Looks at the tools first, when a chat is opened, as if its last handshake held for ever. */
   async works(it, tool) {
+    await it.lists('tools');
     await this.handshake(it);
     await it.callsTool({ tool });
   },
