@@ -62,8 +62,9 @@ pub fn patient_server(upstreams: &[(&str, &str)]) -> TestServer {
 
 thread_local! {
     static RUNTIME: Runtime = Builder::new_current_thread()
+        .enable_time()
         .build()
-        .expect("a runtime without drivers always starts");
+        .expect("a runtime with a clock alone always starts");
 }
 
 pub fn block_on<F: Future>(future: F) -> F::Output {

@@ -44,6 +44,8 @@ pub struct LiveGrant {
 pub(crate) struct Conversation {
     /// How many there were.
     pub(crate) calls: Bucket,
+    /// Event streams that the upstream ended at once.
+    pub(crate) brief_streams: Arc<Bucket>,
     /// The newest session that was opened.
     session: Mutex<Option<KeptSession>>,
     /// Whether the journal knows that this client's version header is not what its body says.
@@ -251,6 +253,20 @@ mod tests {
         assert!(live.grant.revoked.is_some());
         let live = grants.learn(FAMILY, grant(6, None), Duration::ZERO);
         assert!(live.grant.revoked.is_some());
+    }
+
+    /// As after a backup was put back: the store counts again from where it was.
+    #[test]
+    fn the_same_version_with_another_content_is_taken_in_and_believed_anew() {
+        let shared = LiveGrants::new(Some(Duration::from_secs(5)));
+        shared.learn(FAMILY, grant(2, None), Duration::ZERO);
+        let mut other = grant(2, None);
+        other.record.generation = 7;
+        let live = shared.learn(FAMILY, other, Duration::from_secs(5));
+        assert_eq!(live.grant.generation, 7);
+        let live = shared.fresh(FAMILY, Duration::from_secs(9)).unwrap();
+        assert_eq!(live.grant.generation, 7);
+        assert!(shared.fresh(FAMILY, Duration::from_secs(10)).is_none());
     }
 
     #[test]

@@ -173,6 +173,7 @@ pub enum Endpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
     AttemptsPerPage,
+    BriefStreamsPerGrant,
     CallsPerGrant,
     Denials,
     DenialsPerAddress,

@@ -8,8 +8,8 @@
 //! - [`identity`]: who the person is that approves a client
 //! - [`forward`]: what crosses the proxy, pure
 //! - [`mcp`]: what of MCP the proxy understands: messages, eras, sessions, pure
-//! - [`token`], [`records`], [`grants`], `streams`: what tokens look like, what is stored, what is
-//!   remembered, what is open
+//! - [`token`], [`records`], [`grants`], `streams`, `keep_alive`: what tokens look like, what is
+//!   stored, what is remembered, what is open and stays so
 //! - [`endpoint`]: the HTTP surface; `endpoint::Front` is the front door
 //! - [`rates`], `room`: how often and how much, by whom
 //! - [`journal`]: everything that happens, as one enum
@@ -51,6 +51,7 @@ pub mod forward;
 pub mod grants;
 pub mod identity;
 pub mod journal;
+mod keep_alive;
 pub mod mcp;
 pub mod memory;
 pub mod oauth;

@@ -207,6 +207,10 @@ pub struct Limits {
     pub streams_per_grant: usize,
     /// How long after its opening a session is used for requests that name none.
     pub kept_session_lifetime: Duration,
+    /// Event streams of one grant that its upstream ends at once, beyond which no more are opened.
+    pub brief_streams_per_grant: Option<Rate>,
+    /// How long an event stream may be silent before a comment is put into it.
+    pub stream_keep_alive: Option<Duration>,
     /// Metadata documents of clients that are asked for because of one address; of an IPv6 network
     /// of 64 bits.
     pub documents_per_address: Option<Rate>,
@@ -248,6 +252,13 @@ impl Default for Limits {
             streams_per_grant: 16,
             // Longer than a conversation; after it the client is made to begin anew.
             kept_session_lifetime: DAY,
+            // Clients ask again after a second, or several times in one.
+            brief_streams_per_grant: Some(Rate {
+                most: 6,
+                per: Duration::from_mins(1),
+            }),
+            // The shortest that fronts let pass by default is a minute, of some half of that.
+            stream_keep_alive: Some(Duration::from_secs(20)),
             // Half of what a host may be asked for, so that nobody uses that up from one address.
             documents_per_address: Some(Rate {
                 most: 5,

@@ -11,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -43,13 +44,16 @@ impl Sub for Timestamp {
     }
 }
 
-/// Tells the time.
+/// Tells the time, and waits for it.
 pub trait Clock: Send + Sync {
     /// The wall clock.
     fn now(&self) -> Timestamp;
 
     /// Time since some fixed point of this process, which never runs backwards.
     fn elapsed(&self) -> Duration;
+
+    /// Waits until that much of [`Self::elapsed`] has passed, or a little more.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }
 
 /// Supplies bytes that nobody can guess.

@@ -1,4 +1,5 @@
-//! Event streams end with the grant that opened them, and not only when they end by themselves.
+//! Event streams end with the grant that opened them, and not only when they end by themselves. One
+//! that ends by itself at once is counted against its grant.
 
 use std::{
     collections::HashMap,
@@ -8,6 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::body::Body;
@@ -15,7 +17,12 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Frame, SizeHint};
 
-use crate::oauth::access_token::Family;
+use crate::{
+    keep_alive::KeptAlive, oauth::access_token::Family, ports::Clock, rates::Bucket, rates::Rate,
+};
+
+/// A stream that ends sooner than this was of no use to anybody.
+const BRIEF: Duration = Duration::from_secs(1);
 
 /// The streams that are open in this process, by grant.
 #[derive(Default)]
@@ -48,7 +55,13 @@ impl Streams {
 
     /// Makes `body` end, as if the upstream had ended it, when the grant of `family` does. It is
     /// one of those that are counted if it has a place among them.
-    pub(crate) fn until_end_of(&self, family: Family, place: Option<Place>, body: Body) -> Body {
+    pub(crate) fn until_end_of(
+        &self,
+        family: Family,
+        place: Option<Place>,
+        body: KeptAlive,
+        opening: Option<Opening>,
+    ) -> Body {
         let ending = match place {
             Some(Place(ending)) => ending,
             None => add(self.streams().entry(family).or_default(), false),
@@ -56,6 +69,7 @@ impl Streams {
         Body::new(UntilEnd {
             body: Some(body),
             ending,
+            opening,
         })
     }
 
@@ -90,10 +104,39 @@ fn add(open: &mut Vec<Weak<Ending>>, is_counted: bool) -> Arc<Ending> {
     ending
 }
 
+/// The opening of a stream, which costs its grant one of a few if the upstream ends the stream at
+/// once. A client that then asks again at once would go on for ever.
+pub(crate) struct Opening {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) at: Duration,
+    pub(crate) brief_streams: Arc<Bucket>,
+    pub(crate) rate: Option<Rate>,
+}
+
+impl Opening {
+    /// Notes that the upstream has ended the stream.
+    fn ended(self) {
+        let now = self.clock.elapsed();
+        if now.saturating_sub(self.at) < BRIEF {
+            // More than there may be cannot be counted, and need not be.
+            let _ = self.brief_streams.take(self.rate, now);
+        }
+    }
+}
+
 /// A body that goes on until its upstream or its grant ends it.
 struct UntilEnd {
-    body: Option<Body>,
+    body: Option<KeptAlive>,
     ending: Arc<Ending>,
+    opening: Option<Opening>,
+}
+
+impl UntilEnd {
+    fn note_end(&mut self) {
+        if let Some(opening) = self.opening.take() {
+            opening.ended();
+        }
+    }
 }
 
 impl http_body::Body for UntilEnd {
@@ -110,10 +153,14 @@ impl http_body::Body for UntilEnd {
             // Gone at once, and with it the connection to the upstream.
             self.body = None;
         }
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(cx),
-            None => Poll::Ready(None),
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let frame = Pin::new(body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
+            self.note_end();
         }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -124,5 +171,18 @@ impl http_body::Body for UntilEnd {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::default()
+    }
+}
+
+impl Drop for UntilEnd {
+    /// What is known to have nothing more is not asked for more.
+    fn drop(&mut self) {
+        if self
+            .body
+            .as_ref()
+            .is_some_and(http_body::Body::is_end_stream)
+        {
+            self.note_end();
+        }
     }
 }

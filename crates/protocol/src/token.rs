@@ -313,6 +313,10 @@ impl fmt::Debug for Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oauth::{
+        identifiers::{ClientId, Resource},
+        scope::Scope,
+    };
 
     fn keys() -> Keys {
         Keys::derive(&[7; 32], &Issuer::parse("https://gw.example").unwrap())
@@ -352,6 +356,135 @@ mod tests {
             "",
         ] {
             assert_eq!(keys().recognise_access_token(changed), None);
+        }
+    }
+
+    /// Every text that differs from `text` in one character, or in its length by one.
+    fn nearly(text: &str) -> impl Iterator<Item = String> {
+        let changed = (0..text.len()).flat_map(move |index| {
+            (0..7).map(move |bit| {
+                let mut changed = text.as_bytes().to_vec();
+                changed[index] ^= 1 << bit;
+                String::from_utf8(changed).unwrap()
+            })
+        });
+        changed.chain([text[..text.len() - 1].to_owned(), format!("{text}A")])
+    }
+
+    #[test]
+    fn no_changed_code_is_ours() {
+        let code = keys().authorization_code(&[5; 16]);
+        for changed in nearly(&code) {
+            assert!(!keys().is_authorization_code(&changed), "{changed}");
+        }
+    }
+
+    fn grant(salt: [u8; 16]) -> Grant {
+        Grant {
+            client_id: ClientId::presented("c"),
+            subject: "owner".into(),
+            resource: Resource::at(&Issuer::parse("https://gw.example").unwrap(), "/mcp"),
+            upstream: "one".into(),
+            scope: Scope::granted(None).unwrap(),
+            needs_key: false,
+            created_at: Timestamp(0),
+            generation: 2,
+            rotated_at: Timestamp(0),
+            rotated_with: None,
+            access_used: false,
+            salt,
+            idle_expires_at: Timestamp(9),
+            absolute_expires_at: Timestamp(9),
+            revoked: None,
+        }
+    }
+
+    #[test]
+    fn no_changed_refresh_token_is_genuine_and_none_of_another_salt() {
+        let is_genuine = |text: &str, salt| {
+            PresentedRefreshToken::parse(text)
+                .is_some_and(|presented| keys().is_genuine(&presented, &grant(salt)))
+        };
+        let text = keys().refresh_token(TOKEN.family, 2, &[9; 16]);
+        assert!(is_genuine(&text, [9; 16]));
+        for changed in nearly(&text) {
+            assert!(!is_genuine(&changed, [9; 16]), "{changed}");
+        }
+        for bit in 0..128 {
+            let mut salt = [9; 16];
+            salt[bit / 8] ^= 1 << (bit % 8);
+            assert!(!is_genuine(&text, salt), "{bit}");
+        }
+        let elsewhere = Keys::derive(&[7; 32], &Issuer::parse("https://other.example").unwrap());
+        assert!(!is_genuine(
+            &elsewhere.refresh_token(TOKEN.family, 2, &[9; 16]),
+            [9; 16]
+        ));
+    }
+
+    #[test]
+    fn no_changed_name_of_a_browser_is_known() {
+        let (secret, end) = ([4; 32], Timestamp(100));
+        let text = keys().known_browser(&[3; 16], &secret, end);
+        for changed in nearly(&text) {
+            let known = keys().recognise_known_browser(&changed, &secret, Timestamp(0));
+            assert_eq!(known, None, "{changed}");
+        }
+        for bit in 0..256 {
+            let mut other = secret;
+            other[bit / 8] ^= 1 << (bit % 8);
+            let known = keys().recognise_known_browser(&text, &other, Timestamp(0));
+            assert_eq!(known, None, "{bit}");
+        }
+    }
+
+    #[test]
+    fn no_changed_sealed_text_opens() {
+        let keys = keys();
+        let sealed = keys.seal(Purpose::Transaction, b"text", b"cookie");
+        for changed in nearly(&sealed) {
+            let opened = keys.open(Purpose::Transaction, &changed, b"cookie");
+            assert_eq!(opened, None, "{changed}");
+        }
+    }
+
+    /// What one key makes must be nothing where another one is meant (a text made for one purpose
+    /// would otherwise serve another), and nothing at another issuer.
+    #[test]
+    fn each_kind_of_text_and_each_issuer_has_a_key_of_its_own() {
+        let made = |issuer: &str| {
+            let keys = Keys::derive(&[7; 32], &Issuer::parse(issuer).unwrap());
+            let macs = [
+                &keys.access,
+                &keys.refresh,
+                &keys.code,
+                &keys.family,
+                &keys.nonce,
+                &keys.deployment,
+                &keys.known_browser,
+            ];
+            let mut made: Vec<_> = macs.iter().map(|key| tag(key, &[]).to_vec()).collect();
+            for purpose in [Purpose::Transaction, Purpose::McpSession] {
+                let mut text = vec![0; 32];
+                let nonce = Nonce::from([0; NONCE]);
+                let sealed = keys.aead(purpose).encrypt_in_place(&nonce, b"", &mut text);
+                sealed.unwrap();
+                made.push(text);
+            }
+            made
+        };
+        let all = [made("https://gw.example"), made("https://other.example")].concat();
+        let different: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(different.len(), 18);
+    }
+
+    #[test]
+    fn a_code_names_the_same_family_each_time_and_each_code_another() {
+        let family =
+            |transaction: u8| keys().family(&keys().authorization_code(&[transaction; 16]));
+        assert_eq!(family(1), family(1));
+        for byte in 0..16 {
+            assert_ne!(family(1).0[byte], family(2).0[byte], "{byte}");
         }
     }
 

@@ -367,6 +367,44 @@ async fn ci_11_an_assertion_that_is_not_signed_by_the_client_is_refused() {
     let _ = redeem_with(&client, &code, &good).await.expect(200);
 }
 
+#[tokio::test]
+async fn an_assertion_may_have_8192_bytes_and_not_one_more() {
+    let (server, client) = server_and_client();
+    let signer = Signer::p256();
+    // A part in base64 has no length that leaves one over by four, so two are padded.
+    let of_length = |length: usize| {
+        let mut claims = Signer::claims(&server, BATCH);
+        let mut padded = |in_header: usize, in_claims: usize| {
+            let mut header = signer.header();
+            header["x"] = json!("x".repeat(in_header));
+            claims["x"] = json!("x".repeat(in_claims));
+            signer.sign(&header, &claims)
+        };
+        let missing = (length - padded(0, 0).len()) * 3 / 4;
+        let paddings = (0..3).flat_map(|n| (missing - 4..missing + 4).map(move |m| (n, m)));
+        let mut fitting = paddings.map(|(header, claims)| padded(header, claims));
+        fitting.find(|assertion| assertion.len() == length).unwrap()
+    };
+    let code = client.code().await;
+    let before = server.state();
+    let answer = redeem_with(&client, &code, &of_length(8193)).await;
+    let _ = answer.refused(401, "invalid_client");
+    assert_eq!(server.state(), before);
+    let answer = redeem_with(&client, &code, &of_length(8192)).await;
+    let _ = answer.expect(200);
+}
+
+#[tokio::test]
+async fn the_name_of_a_key_may_have_256_bytes_and_not_one_more() {
+    for (length, status) in [(256, 200), (257, 401)] {
+        let named = || Signer::p256().named(&"k".repeat(length));
+        let server = TestServer::with(with_keys(&named().jwks()));
+        let client = McpClient::by_document(&server, BATCH, REDIRECT_URI).signing_with(named());
+        let code = client.code().await;
+        let _ = client.redeem(&code).await.expect(status);
+    }
+}
+
 // N-JW-06, N-JW-25
 #[tokio::test]
 async fn no_changed_assertion_is_taken() {

@@ -789,6 +789,32 @@ async fn among_several_upstreams_the_person_chooses_when_the_client_does_not() {
     let _ = client.at("/mcp/b").call(&tokens).await.expect(200);
 }
 
+#[tokio::test]
+async fn the_journal_says_which_server_the_page_was_shown_for() {
+    let server = TestServer::with_two_upstreams();
+    let client = server.mcp_client().await;
+    let shown_for = async |client: McpClient, resource: Option<&str>| {
+        let query = match resource {
+            Some(_) => client.authorization_with(&[]),
+            None => client.authorization_with(&[("resource", None)]),
+        };
+        let (_, page) = client.opens(&query).await;
+        let _ = page.expect(200);
+        let event = server.journal.all().pop().unwrap();
+        assert!(event.starts_with("ConsentShown"), "{event}");
+        event
+    };
+    for (name, path) in [("a", "/mcp/a"), ("b", "/mcp/b")] {
+        let event = shown_for(client.at(path), Some(path)).await;
+        assert!(
+            event.ends_with(&format!("upstream: Some({name:?}) }}")),
+            "{event}"
+        );
+    }
+    let event = shown_for(client.clone(), None).await;
+    assert!(event.ends_with("upstream: None }"), "{event}");
+}
+
 /// AZ-15
 #[tokio::test]
 async fn the_upstream_that_the_client_named_is_the_only_one_on_the_page() {

@@ -11,8 +11,9 @@ use support::walk::{Disagreement, usual, walk};
 
 fn run(steps: &[[u8; 4]], policy: fn() -> Policy) -> Result<(), Disagreement> {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
-        .expect("a runtime without drivers always starts");
+        .expect("a runtime with a clock alone always starts");
     runtime.block_on(walk(steps.as_flattened(), policy))
 }
 

@@ -255,6 +255,24 @@ async fn a_generated_passphrase_is_limited_by_address_alone() {
     let _ = guess(&client, stranger(99), PASSPHRASE).await.expect(303);
 }
 
+/// Whoever is blocked anyway makes the store no work.
+#[tokio::test]
+async fn an_attempt_that_is_not_looked_at_asks_the_store_for_nothing() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let (browser, page) = client.opens(&client.authorization_with(&[])).await;
+    let attempt = |secret| browser.form(&page, &[("secret", secret), ("decision", "approve")]);
+    for _ in 0..5 {
+        let _ = server.send(attempt(WRONG)).await.expect(401);
+    }
+    for secret in [WRONG, PASSPHRASE] {
+        let (reads, writes) = server.store.accesses();
+        let _ = server.send(attempt(secret)).await.expect(429);
+        // The client is all that it asks for.
+        assert_eq!(server.store.accesses(), (reads + 1, writes));
+    }
+}
+
 /// FI-05: without a store nobody learns whether a guess was right, and right ones use up nothing.
 #[tokio::test]
 async fn while_the_store_is_away_nobody_guesses() {

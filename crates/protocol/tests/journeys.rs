@@ -59,3 +59,38 @@ async fn an_approval_is_for_the_server_that_was_named_not_for_whatever_comes_to_
     let _ = client.call(&tokens).await.expect(200);
     let _ = client.refresh(&tokens).await.expect(200);
 }
+
+/// A token is good at the address it was issued for, and nowhere else, though the server that was
+/// named is the same.
+#[tokio::test]
+async fn an_approval_is_for_the_address_that_was_named_not_for_wherever_its_server_goes() {
+    for beside in [&[][..], &[("two", "/beside")]] {
+        let with_one_at = |path| policy(&[&[("one", path)], beside].concat());
+        let server = TestServer::with(with_one_at("/here"));
+        let client = server.mcp_client().await.at("/here");
+        let tokens = client.sign_in().await;
+
+        // Where it went, and where it was.
+        let moved = server.another(with_one_at("/there"));
+        let there = client.on(&moved).at("/there");
+        let _ = there.call(&tokens).await.refused(401, "invalid_token");
+        let _ = there.refresh(&tokens).await.refused(400, "invalid_grant");
+        let _ = client.on(&moved).call(&tokens).await.expect(404);
+        // Or where another one is now.
+        let replaced = server.another(policy(&[("one", "/there"), ("two", "/here")]));
+        for path in ["/here", "/there"] {
+            let client = client.on(&replaced).at(path);
+            let _ = client.call(&tokens).await.refused(401, "invalid_token");
+            let _ = client.refresh(&tokens).await.refused(400, "invalid_grant");
+        }
+        for other in [&moved, &replaced] {
+            assert!(other.upstream.received().is_empty());
+        }
+
+        // It stayed, and nothing was ended by asking.
+        let stayed = client.on(&server.another(with_one_at("/here")));
+        let _ = stayed.call(&tokens).await.expect(200);
+        let tokens = Tokens::of(&stayed.refresh(&tokens).await.expect(200));
+        let _ = stayed.call(&tokens).await.expect(200);
+    }
+}

@@ -16,12 +16,14 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream};
 use http::{HeaderValue, Method, Request, Response, header};
+use http_body_util::BodyExt;
 use serde_json::json;
 use support::{
     Answer, HOME, TestServer,
     client::{McpClient, REDIRECT_URI, Tokens},
     form, json_request, policy, request,
 };
+use tokio::sync::mpsc;
 
 fn stranger(n: u32) -> IpAddr {
     IpAddr::from((0xc633_0000 + n).to_be_bytes())
@@ -480,6 +482,154 @@ async fn what_is_no_stream_takes_no_place() {
     assert_eq!(refused.status(), 429);
 }
 
+/// An event stream whose body is this.
+fn event_stream(body: Body) -> Response<Body> {
+    let answer = Response::builder().header(header::CONTENT_TYPE, "text/event-stream");
+    answer.body(body).unwrap()
+}
+
+/// Asks for a stream of its own, with what the upstream answers it.
+async fn listen(client: &McpClient, tokens: &Tokens, answer: Response<Body>) -> Response<Body> {
+    listen_with(client, tokens, answer, &[]).await
+}
+
+async fn listen_with(
+    client: &McpClient,
+    tokens: &Tokens,
+    answer: Response<Body>,
+    headers: &[(&str, &str)],
+) -> Response<Body> {
+    let bearer = format!("Bearer {}", tokens.access_token);
+    let mut get = request(Method::GET, "/mcp").header(header::AUTHORIZATION, bearer);
+    for (name, value) in headers {
+        get = get.header(*name, *value);
+    }
+    let get = get.body(Body::empty()).unwrap();
+    client.server.upstream.answers(answer);
+    client.server.front.answer(get, HOME).await
+}
+
+/// What ends at once: with nothing, with a length, after a word, by breaking off.
+fn brief_streams() -> [Response<Body>; 4] {
+    let broken = stream::iter([Err::<Bytes, _>(std::io::Error::other("gone"))]);
+    let mut with_length = event_stream(Body::empty());
+    let length = HeaderValue::from_static("0");
+    with_length
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, length);
+    [
+        event_stream(Body::from_stream(
+            stream::empty::<Result<Bytes, Infallible>>(),
+        )),
+        with_length,
+        event_stream(Body::from(": hello\n\n")),
+        event_stream(Body::from_stream(broken)),
+    ]
+}
+
+/// Case 25: the client asks again as often as it likes.
+#[tokio::test]
+async fn streams_that_end_at_once_over_and_over_are_slowed_down() {
+    for kind in 0..brief_streams().len() {
+        let server = TestServer::new();
+        let (client, other) = (server.mcp_client().await, server.mcp_client().await);
+        let (tokens, others) = (client.sign_in().await, other.sign_in().await);
+        let brief = || brief_streams().into_iter().nth(kind).unwrap();
+        for _ in 0..6 {
+            let stream = listen(&client, &tokens, brief()).await;
+            assert_eq!(stream.status(), 200, "{kind}");
+            let _ = stream.into_body().collect().await;
+        }
+        let received = server.upstream.received().len();
+        for _ in 0..50 {
+            let refused = listen(&client, &tokens, brief()).await;
+            assert_eq!(refused.status(), 429);
+            assert_eq!(refused.headers()["retry-after"], "10");
+        }
+        assert_eq!(server.upstream.received().len(), received);
+        let told = server.journal.all();
+        let refusal = "why: Limit(BriefStreamsPerGrant) }";
+        assert!(told.iter().any(|event| event.ends_with(refusal)));
+
+        // Nothing else is held up by it.
+        let _ = client.call(&tokens).await.expect(200);
+        let others_stream = listen(&other, &others, brief()).await;
+        assert_eq!(others_stream.status(), 200);
+        server.clock.advance(Duration::from_secs(10));
+        let again = listen(&client, &tokens, brief()).await;
+        assert_eq!(again.status(), 200);
+        let _ = again.into_body().collect().await;
+        let refused = listen(&client, &tokens, brief()).await;
+        assert_eq!(refused.status(), 429);
+    }
+}
+
+/// Case 25, the twins: what lived, what its client left, and what goes on where it ended.
+#[tokio::test]
+async fn streams_that_were_of_use_are_opened_again_at_any_time() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let tokens = client.sign_in().await;
+    for _ in 0..50 {
+        let (events, rest) = mpsc::channel::<Bytes>(1);
+        let body = Body::from_stream(stream::unfold(rest, async |mut rest| {
+            rest.recv()
+                .await
+                .map(|event| (Ok::<_, Infallible>(event), rest))
+        }));
+        let stream = listen(&client, &tokens, event_stream(body)).await;
+        assert_eq!(stream.status(), 200);
+        server.clock.advance(Duration::from_secs(1));
+        drop(events);
+        let _ = stream.into_body().collect().await.unwrap();
+    }
+    for _ in 0..50 {
+        let endless = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        let stream = listen(&client, &tokens, event_stream(endless)).await;
+        assert_eq!(stream.status(), 200);
+        drop(stream);
+    }
+    // A server may end its stream after an event with an id, and have its client ask again
+    // (MCP 2025-11-25, "Sending Messages to the Server").
+    let opening = || {
+        Response::builder()
+            .header("mcp-session-id", "s-1")
+            .body(Body::empty())
+            .unwrap()
+    };
+    server.upstream.answers(opening());
+    let session = client.call(&tokens).await.expect(200);
+    let session = session.header("mcp-session-id");
+    let resumed = [("mcp-session-id", session), ("last-event-id", "7")];
+    for _ in 0..50 {
+        let brief = event_stream(Body::from("id: 8\ndata:\n\n"));
+        let stream = listen_with(&client, &tokens, brief, &resumed).await;
+        assert_eq!(stream.status(), 200);
+        let _ = stream.into_body().collect().await.unwrap();
+    }
+    // The answer to a call is no stream of this kind.
+    for _ in 0..50 {
+        server
+            .upstream
+            .answers(event_stream(Body::from("data: 1\n\n")));
+        let _ = client.call(&tokens).await.expect(200);
+    }
+}
+
+/// The limit can be switched off, as any other.
+#[tokio::test]
+async fn without_a_rate_streams_may_end_at_once_for_ever() {
+    let mut policy = policy(&[("one", "/mcp")]);
+    policy.limits.brief_streams_per_grant = None;
+    let server = TestServer::with(policy);
+    let client = server.mcp_client().await;
+    let tokens = client.sign_in().await;
+    for _ in 0..50 {
+        let stream = listen(&client, &tokens, event_stream(Body::empty())).await;
+        assert_eq!(stream.status(), 200);
+    }
+}
+
 /// N-AZ-55, a short form: there is nothing to bound, since an open request is kept by the browser
 /// alone. That it takes no memory either is tested with the real program.
 #[tokio::test]
@@ -665,4 +815,37 @@ async fn however_many_send_bodies_that_do_not_end_another_is_served() {
     let tokens = client.sign_in().await;
     let _ = client.refresh(&tokens).await.expect(200);
     let _ = client.revoke(&tokens.refresh_token).await.expect(200);
+}
+
+/// A body that comes in pieces and does not say how long it is.
+fn in_pieces(path: &str, length: usize) -> Request<Body> {
+    let content_type = match path {
+        "/register" => "application/json",
+        _ => "application/x-www-form-urlencoded",
+    };
+    let mut pieces = vec![Bytes::from(vec![b'x'; 100]); length / 100];
+    pieces.push(Bytes::from(vec![b'x'; length % 100]));
+    let pieces = stream::iter(pieces.into_iter().map(Ok::<_, Infallible>));
+    request(Method::POST, path)
+        .header(header::CONTENT_TYPE, content_type)
+        .body(Body::from_stream(pieces))
+        .unwrap()
+}
+
+/// S1-22: all pieces together count, not each by itself.
+#[tokio::test]
+async fn a_body_in_small_pieces_without_a_length_has_the_same_limit() {
+    let server = TestServer::new();
+    let before = server.state();
+    for path in ["/token", "/revoke", "/register", "/authorize", "/consent"] {
+        let limit = match path {
+            "/register" => 16 * 1024,
+            _ => 64 * 1024,
+        };
+        let _ = server.send(in_pieces(path, limit + 1)).await.expect(413);
+        // One byte less is read, and found to be nonsense.
+        let read = server.send(in_pieces(path, limit)).await;
+        assert!([400, 401, 403].contains(&read.status.as_u16()), "{read:#?}");
+    }
+    assert_eq!(server.state(), before);
 }

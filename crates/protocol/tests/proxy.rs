@@ -25,7 +25,7 @@ use protocol::{
 use support::{
     Answer, HOME, TestServer, UPSTREAM_KEY,
     client::{McpClient, Tokens},
-    policy,
+    in_time, policy,
 };
 use tokio::sync::mpsc;
 
@@ -112,7 +112,7 @@ impl http_body::Body for Live {
 }
 
 async fn next_chunk(body: &mut Body) -> Bytes {
-    let frame = body.frame().await.unwrap().unwrap();
+    let frame = in_time(body.frame()).await.unwrap().unwrap();
     frame.into_data().unwrap()
 }
 
@@ -1192,7 +1192,7 @@ async fn a_stream_passes_chunk_by_chunk_as_it_arrives() {
         assert_eq!(next_chunk(&mut body).await, chunk);
     }
     drop(events);
-    assert!(body.frame().await.is_none());
+    assert!(in_time(body.frame()).await.is_none());
 }
 
 /// TM-08
@@ -1214,4 +1214,28 @@ async fn a_client_that_leaves_takes_the_upstreams_stream_with_it() {
     drop(body);
 
     assert!(events.is_closed());
+}
+
+/// Whoever answers for an upstream learns from the permit who calls.
+#[tokio::test]
+async fn the_host_is_told_who_calls_by_which_client_and_what() {
+    let server = TestServer::with_two_upstreams();
+    let (first, second) = (
+        server.mcp_client().await,
+        server.mcp_client().await.at("/mcp/b"),
+    );
+    for client in [&first, &second] {
+        let _ = client.call(&client.sign_in().await).await.expect(200);
+    }
+    let caller = |client: &McpClient, upstream: &str| {
+        [
+            "owner".to_owned(),
+            client.client_id.clone(),
+            upstream.to_owned(),
+        ]
+    };
+    assert_eq!(
+        server.upstream.callers(),
+        [caller(&first, "a"), caller(&second, "b")]
+    );
 }

@@ -540,6 +540,82 @@ async fn the_first_use_of_each_generation_is_written_down_once() {
     assert_eq!(writes(), before);
 }
 
+/// What a process knows for sure it does not ask about again, until it may have become untrue.
+#[tokio::test]
+async fn a_grant_that_was_read_again_is_believed_anew() {
+    let mut shared = one();
+    shared.grant_freshness = Some(3 * SECOND);
+    let server = TestServer::with(shared);
+    let client = server.mcp_client().await;
+    let tokens = client.sign_in().await;
+    let _ = client.call(&tokens).await.expect(200);
+    let reads = || server.store.accesses().0;
+    for _ in 0..3 {
+        server.clock.advance(3 * SECOND);
+        let before = reads();
+        for _ in 0..10 {
+            let _ = client.call(&tokens).await.expect(200);
+        }
+        assert_eq!(reads(), before + 1);
+    }
+}
+
+/// A call whose look at the grant takes so long that `meanwhile` is over before it ends.
+async fn overtaken<T>(
+    client: &McpClient,
+    tokens: &Tokens,
+    meanwhile: impl Future<Output = T>,
+) -> T {
+    let store = &client.server.store;
+    let before = store.accesses().0;
+    let held = store.hold_next_read();
+    let meanwhile = async {
+        while store.accesses().0 == before {
+            tokio::task::yield_now().await;
+        }
+        let done = meanwhile.await;
+        drop(held);
+        done
+    };
+    let (answer, done) = tokio::join!(client.call(tokens), meanwhile);
+    let _ = answer.expect(200);
+    done
+}
+
+#[tokio::test]
+async fn a_read_that_a_refresh_overtook_does_not_bring_the_old_state_back() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let first = client.sign_in().await;
+    // A process that knows nothing yet.
+    let client = client.on(&server.another(one()));
+    let second = overtaken(&client, &first, refreshed(&client, &first)).await;
+
+    // So the use of the new generation is noted, and a late predecessor is reuse.
+    let _ = client.call(&second).await.expect(200);
+    client.server.app.write_uses().await;
+    server.clock.advance(WINDOW + SECOND);
+    let _ = client.refresh(&first).await.refused(400, "invalid_grant");
+    is_dead(&client, &[&first, &second]).await;
+}
+
+#[tokio::test]
+async fn a_read_that_a_note_of_use_overtook_does_not_make_it_be_written_again() {
+    let mut shared = one();
+    shared.grant_freshness = Some(3 * SECOND);
+    let server = TestServer::with(shared);
+    let client = server.mcp_client().await;
+    let tokens = client.sign_in().await;
+    let _ = client.call(&tokens).await.expect(200);
+    server.clock.advance(3 * SECOND);
+    overtaken(&client, &tokens, server.app.write_uses()).await;
+
+    let before = server.store.accesses();
+    let _ = client.call(&tokens).await.expect(200);
+    server.app.write_uses().await;
+    assert_eq!(server.store.accesses(), before);
+}
+
 /// The stored grants, to be put back later as a backup would.
 fn backup(server: &TestServer) -> Vec<(String, Bytes)> {
     let records = server.store.memory.dump();

@@ -7,6 +7,7 @@ mod support;
 use std::{collections::BTreeSet, time::Duration};
 
 use axum::body::Body;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{Method, header};
 use serde_json::{Value, json};
 use support::{
@@ -475,6 +476,59 @@ async fn the_ids_that_we_give_are_short_plain_and_each_another() {
         ids.insert(id);
     }
     assert_eq!(ids.len(), 1000);
+}
+
+/// A secret proves nothing if another client can work it out from its own.
+#[tokio::test]
+async fn the_secrets_that_we_give_are_random_in_every_byte_and_each_another() {
+    let mut policy = policy(&[("one", "/mcp")]);
+    policy.limits.registrations_per_address = None;
+    policy.limits.registrations = None;
+    let server = TestServer::with(policy);
+    let confidential = claude_with("token_endpoint_auth_method", json!("client_secret_post"));
+    let mut seen = vec![BTreeSet::new(); 32];
+    let mut secrets = BTreeSet::new();
+    for _ in 0..1000 {
+        let registered = register(&server, &confidential).await.expect(201).json();
+        let secret = registered["client_secret"].as_str().unwrap().to_owned();
+        let random = secret.strip_prefix("mops_").unwrap();
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(random).unwrap();
+        assert_eq!((random.len(), bytes.len()), (43, 32), "{secret}");
+        for (values, byte) in seen.iter_mut().zip(bytes) {
+            values.insert(byte);
+        }
+        secrets.insert(secret);
+    }
+    assert_eq!(secrets.len(), 1000);
+    // Of 256 values, a thousand draws leave five out.
+    for (index, values) in seen.iter().enumerate() {
+        assert!(values.len() > 200, "byte {index} has {}", values.len());
+    }
+}
+
+#[tokio::test]
+async fn the_secret_of_one_client_does_not_prove_another() {
+    let server = TestServer::new();
+    let confidential = json!({ "token_endpoint_auth_method": "client_secret_post" });
+    let client = McpClient::register(&server, &confidential).await;
+    let other = McpClient::register(&server, &confidential).await;
+    assert_ne!(client.client_secret, other.client_secret);
+    let code = client.code().await;
+    let impostor = McpClient {
+        client_secret: other.client_secret,
+        ..client.clone()
+    };
+    let _ = impostor.redeem(&code).await.refused(401, "invalid_client");
+    let tokens = Tokens::of(&client.redeem(&code).await.expect(200));
+    let _ = impostor
+        .refresh(&tokens)
+        .await
+        .refused(401, "invalid_client");
+    let _ = impostor
+        .revoke(&tokens.access_token)
+        .await
+        .refused(401, "invalid_client");
+    let _ = client.call(&tokens).await.expect(200);
 }
 
 /// N-RG-40

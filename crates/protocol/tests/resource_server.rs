@@ -26,7 +26,7 @@ use serde_json::json;
 use support::{
     Answer, FaultyStore, HOME, ISSUER, TestServer, UPSTREAM_KEY,
     client::{McpClient, Tokens},
-    encoded, policy, request,
+    encoded, in_time, policy, request,
 };
 
 /// What a caller without a token is told at `/mcp`.
@@ -734,13 +734,18 @@ async fn a_revocation_refuses_the_next_request_and_ends_a_begun_stream() {
     server.upstream.answers(stream.body(events).unwrap());
     let response = server.front.answer(client.call_request(&tokens), HOME);
     let mut body = response.await.into_body();
-    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    let first = in_time(body.frame())
+        .await
+        .unwrap()
+        .unwrap()
+        .into_data()
+        .unwrap();
     assert_eq!(first, "data: 1\n\n");
 
     let _ = client.revoke(&tokens.refresh_token).await.expect(200);
 
     let _ = challenged(client.call(&tokens).await, "invalid_token");
-    let rest = body.collect().await.unwrap().to_bytes();
+    let rest = in_time(body.collect()).await.unwrap().to_bytes();
     assert_eq!(rest, "");
 }
 

@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use support::{
     HOME, ISSUER, TestServer,
     client::{McpClient, Tokens},
-    policy,
+    in_time, policy,
 };
 
 /// A stream that the upstream never ends by itself.
@@ -26,7 +26,7 @@ async fn open_stream(client: &McpClient, tokens: &Tokens) -> Body {
             >()))
             .unwrap(),
     );
-    let answer = server.front.answer(client.call_request(tokens), HOME).await;
+    let answer = in_time(server.front.answer(client.call_request(tokens), HOME)).await;
     assert_eq!(answer.status(), 200);
     answer.into_body()
 }
@@ -52,7 +52,8 @@ async fn a_revocation_ends_the_streams_of_its_grant_and_no_others() {
     assert!(!has_ended(&mut first).await);
 
     // One that somebody waits for is woken.
-    let (end, revoked) = tokio::join!(first.frame(), client.revoke(&tokens.refresh_token));
+    let revocation = client.revoke(&tokens.refresh_token);
+    let (end, revoked) = in_time(async { tokio::join!(first.frame(), revocation) }).await;
     assert!(end.is_none());
     let _ = revoked.expect(200);
     assert!(has_ended(&mut second).await);

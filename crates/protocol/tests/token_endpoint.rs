@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::body::Body;
 use base64::{
@@ -12,10 +12,15 @@ use base64::{
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
 };
 use http::{Method, header};
+use protocol::{
+    oauth::identifiers::Issuer,
+    records::Records,
+    token::{Keys, PresentedRefreshToken},
+};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use support::{
-    Answer, PASSPHRASE, TestServer, UPSTREAM_KEY,
+    Answer, ISSUER, PASSPHRASE, TestServer, UPSTREAM_KEY,
     client::{McpClient, REDIRECT_URI, Tokens, VERIFIER},
     encoded, form, policy, request,
 };
@@ -882,6 +887,74 @@ async fn each_client_has_tokens_of_its_own() {
     let _ = first.call(&at_first).await.refused(401, "invalid_token");
     let _ = second.call(&at_second).await.expect(200);
     let _ = second.refresh(&at_second).await.expect(200);
+}
+
+/// Nobody can guess what stands for an approval, a grant or a browser: each byte is drawn anew each
+/// time. The salt is what the key alone does not give.
+#[tokio::test]
+async fn what_must_not_be_guessed_is_random_in_every_byte() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let mut seen = vec![BTreeSet::new(); 5 * 16];
+    for _ in 0..64 {
+        let (mut browser, page) = client.opens(&client.authorization_with(&[])).await;
+        let page_cookie = decoded(browser.cookies.values().next().unwrap());
+        let approved = browser.approve(&server, &page, PASSPHRASE).await;
+        let approved = approved.expect(303);
+        let known_browser = decoded(&browser.cookies["__Host-mcp-known-browser"]);
+        let code = approved.redirect().parameter("code").to_owned();
+        let transaction = decoded(code.strip_prefix("mopc_").unwrap());
+        let tokens = Tokens::of(&client.redeem(&code).await.expect(200));
+        let family = PresentedRefreshToken::parse(&tokens.refresh_token)
+            .unwrap()
+            .family;
+        let grant = Records(&*server.store).grant(family).await.unwrap();
+        let parts = [
+            &page_cookie[..],
+            &known_browser[..16],
+            &transaction[..16],
+            &family.0,
+            &grant.unwrap().record.salt,
+        ];
+        for (values, byte) in seen.iter_mut().zip(parts.concat()) {
+            values.insert(byte);
+        }
+    }
+    // Of 256 values, 64 draws find some 57.
+    for (index, values) in seen.iter().enumerate() {
+        assert!(values.len() > 40, "byte {index} has {}", values.len());
+    }
+}
+
+fn decoded(text: &str) -> Vec<u8> {
+    BASE64_URL_SAFE_NO_PAD.decode(text).unwrap()
+}
+
+/// Neither the key file nor the store alone is enough to make a refresh token.
+#[tokio::test]
+async fn who_has_the_key_but_not_the_salt_makes_no_refresh_token() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let tokens = client.sign_in().await;
+    let family = PresentedRefreshToken::parse(&tokens.refresh_token)
+        .unwrap()
+        .family;
+    let read = Records(&*server.store).grant(family).await.unwrap();
+    let salt = read.unwrap().record.salt;
+    let keys = Keys::derive(&[7; 32], &Issuer::parse(ISSUER).unwrap());
+    let made_with = |salt: [u8; 16]| Tokens {
+        refresh_token: keys.refresh_token(family, 1, &salt),
+        ..tokens.clone()
+    };
+    assert_eq!(made_with(salt), tokens);
+    let before = server.state();
+    for guess in [[0; 16], [0xff; 16], [7; 16], family.0] {
+        let forged = made_with(guess);
+        let _ = client.refresh(&forged).await.refused(400, "invalid_grant");
+        let _ = client.revoke(&forged.refresh_token).await.expect(200);
+    }
+    assert_eq!(server.state(), before);
+    let _ = client.refresh(&made_with(salt)).await.expect(200);
 }
 
 /// The ways in which a secret may show in a text.

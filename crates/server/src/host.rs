@@ -93,8 +93,10 @@ async fn serve(
     let counted = Arc::clone(&metrics);
     let meter: Meter = Arc::new(move |limit| counted.count_limit(limit));
     let tls = system_tls().context("the system's TLS certificates cannot be loaded")?;
+    let mut remote = RemoteUpstream::new(tls.clone(), &settings.limits.upstream);
+    remote.repeated = metrics.requests_repeated();
     let upstreams = Upstreams {
-        remote: RemoteUpstream::new(tls.clone(), &settings.limits.upstream),
+        remote,
         demo: Demo::new(Arc::clone(&entropy)),
         sign_in: match policy.sign_in.kind {
             Kind::Passphrase => "passphrase",

@@ -43,6 +43,7 @@ pub struct Metrics {
     upstreams: HashMap<String, Calls>,
     calls_refused: Family<Labels, Counter>,
     upstream_failures: Family<Labels, Counter>,
+    requests_repeated: Counter,
     registrations: Counter,
     documents: Family<Labels, Counter>,
     consents_shown: Counter,
@@ -130,6 +131,11 @@ impl Metrics {
                 &mut registry,
                 "upstream_failures",
                 "Calls without an answer that could be passed on",
+            ),
+            requests_repeated: counter(
+                &mut registry,
+                "requests_repeated",
+                "Requests sent to an upstream again, since it had closed the connection",
             ),
             registrations: counter(&mut registry, "registrations", "Clients that registered"),
             documents: family(
@@ -240,6 +246,11 @@ impl Metrics {
     /// Counts a limit that a connection or a request met.
     pub fn count_limit(&self, limit: Limit) {
         count(&self.limited, &[("limit", &name(&limit))]);
+    }
+
+    /// What counts requests that were sent to an upstream again.
+    pub fn requests_repeated(&self) -> Counter {
+        self.requests_repeated.clone()
     }
 
     /// Answers a request on the metrics listener at `address`: `GET /metrics`.

@@ -3,6 +3,9 @@
 //! Plain HTTP/1.1 with one connection for each exchange in progress, so that no stream waits for
 //! another. Proxy variables of the environment have no say, and redirects are answers like any.
 
+mod pool;
+mod request_body;
+
 use std::{
     error::Error,
     fmt,
@@ -16,21 +19,25 @@ use std::{
 
 use async_trait::async_trait;
 use axum::body::Body;
-use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
-use http_body::{Frame, SizeHint};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::{
-    client::legacy::{self, Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::Scheme,
 };
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use prometheus_client::metrics::counter::Counter;
 use protocol::{
     endpoint::extract::Permit,
+    mcp::methods,
     ports::{Upstream, UpstreamError},
 };
 use rustls::{ClientConfig, crypto::aws_lc_rs};
 use tokio::net::TcpStream;
 use tower::Service;
+
+use self::{
+    pool::{AnswerBody, Host, Pool, Unanswered},
+    request_body::{RequestBody, RequestBodyError},
+};
 
 type Cause = Box<dyn Error + Send + Sync>;
 
@@ -42,7 +49,7 @@ pub struct UpstreamTimeouts {
     /// From the request to the head of its answer. A tool may work for minutes before it says
     /// anything. Nothing limits what follows the head, since a stream may be silent for days.
     pub head: Duration,
-    /// How long an unused connection is kept for the next request.
+    /// How long an unused connection is kept for the next request, unless the upstream says.
     pub idle: Duration,
 }
 
@@ -51,14 +58,11 @@ impl Default for UpstreamTimeouts {
         Self {
             connect: Duration::from_secs(5),
             head: Duration::from_secs(310),
-            idle: Duration::from_mins(1),
+            // Node, Bun and uvicorn close after 5 s.
+            idle: Duration::from_secs(4),
         }
     }
 }
-
-/// Unused connections kept for each upstream. After a burst of streams the rest would only be
-/// memory.
-const IDLE_CONNECTIONS: usize = 64;
 
 /// Bytes in the headers of an answer; more than 100 of them are hyper's own limit. To let hyper
 /// have this one too, by a smaller buffer, would make large bodies twice as dear.
@@ -87,8 +91,10 @@ pub fn system_tls() -> io::Result<ClientConfig> {
 /// All MCP servers that are reached over HTTP.
 #[derive(Debug)]
 pub struct RemoteUpstream {
-    client: Client<Connector, RequestBody>,
+    pool: Pool<Connector>,
     head: Duration,
+    /// Requests that were sent again.
+    pub repeated: Counter,
 }
 
 impl RemoteUpstream {
@@ -109,31 +115,24 @@ impl RemoteUpstream {
                 .wrap_connector(tcp),
             within: timeouts.connect,
         };
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(timeouts.idle)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .build(connector);
         Self {
-            client,
+            pool: Pool::new(connector, timeouts.idle),
             head: timeouts.head,
+            repeated: Counter::default(),
         }
     }
 
     /// Sends `request`, whose URI is absolute, and returns the answer as soon as its head is
     /// there.
     ///
-    /// A request is repeated only when the kept connection chosen for it turns out closed before
-    /// anything of it was written; a body of which nothing was read moves along. An upstream that
-    /// closes while the request is on its way is [`UpstreamError::Broken`]: it may have acted.
+    /// A kept connection may turn out to be closed. Then the request goes on another one if nothing
+    /// of it was written; and once, on a fresh one, if nothing came back and a second run can do no
+    /// harm. Else an upstream that closes while the request is on its way is
+    /// [`UpstreamError::Broken`]: it may have acted.
     pub async fn exchange(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
-        let mut request = request.map(RequestBody);
-        // The client may speak HTTP/1.0 to us. What we speak to the upstream is our own affair.
-        *request.version_mut() = Version::HTTP_11;
-        let answer = tokio::time::timeout(self.head, self.client.request(request))
+        let answer = tokio::time::timeout(self.head, self.answer(request))
             .await
-            .map_err(|_| UpstreamError::TimedOut)?
-            .map_err(why_failed)?;
+            .map_err(|_| UpstreamError::TimedOut)??;
         let (mut head, body) = answer.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let cause = "the upstream switched protocols without being asked";
@@ -147,6 +146,47 @@ impl RemoteUpstream {
         // The addresses of the connection and the upstream's own words for the status.
         head.extensions.clear();
         Ok(Response::from_parts(head, Body::new(body)))
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Result<Response<AnswerBody>, UpstreamError> {
+        let (mut head, body) = request.into_parts();
+        // The client may speak HTTP/1.0 to us. What we speak to the upstream is our own affair.
+        head.version = Version::HTTP_11;
+        let host = host(&head.uri).map_err(UpstreamError::Unreachable)?;
+        if !head.headers.contains_key(header::HOST) {
+            let name = host_header(&host).map_err(UpstreamError::Unreachable)?;
+            head.headers.insert(header::HOST, name);
+        }
+        let mut body = RequestBody::new(body);
+        while let Some(line) = self.pool.kept(&host) {
+            let (again, copy) = (head.clone(), body.copy());
+            match line.send(Request::from_parts(head, body)).await {
+                Ok(answer) => return Ok(answer),
+                Err(Unanswered::Unsent(request, _)) => {
+                    (_, body) = request.into_parts();
+                    head = again;
+                }
+                Err(Unanswered::Sent { error, heard }) => {
+                    let copy = copy.and_then(|copy| copy.whole());
+                    let Some(copy) = copy.filter(|copy| {
+                        let is_lost = !heard && !is_of_client(&error);
+                        is_lost && methods::may_be_repeated(&again.method, copy)
+                    }) else {
+                        return Err(why_broken(error));
+                    };
+                    tracing::debug!(%error, "sent a request again: a kept connection was closed");
+                    self.repeated.inc();
+                    (head, body) = (again, RequestBody::new(Body::from(copy)));
+                    break;
+                }
+            }
+        }
+        let line = self.pool.connect(&host).await;
+        let line = line.map_err(UpstreamError::Unreachable)?;
+        let sent = line.send(Request::from_parts(head, body)).await;
+        sent.map_err(|unanswered| match unanswered {
+            Unanswered::Unsent(_, error) | Unanswered::Sent { error, .. } => why_broken(error),
+        })
     }
 }
 
@@ -170,50 +210,45 @@ fn header_bytes(headers: &HeaderMap) -> usize {
         .sum()
 }
 
-/// Whose fault it is that there is no answer.
-fn why_failed(error: legacy::Error) -> UpstreamError {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+/// Where `uri` leads.
+fn host(uri: &Uri) -> Result<Host, Cause> {
+    let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+        return Err("the address is not absolute".into());
+    };
+    Ok((scheme.clone(), authority.clone()))
+}
+
+/// The name in `Host` (RFC 9110 §7.2). A port that goes without saying is left out.
+fn host_header((scheme, authority): &Host) -> Result<HeaderValue, Cause> {
+    let name = authority.host();
+    let usual = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+    let name = match authority.port_u16() {
+        Some(port) if port != usual => format!("{name}:{port}"),
+        _ => name.to_owned(),
+    };
+    Ok(HeaderValue::try_from(name)?)
+}
+
+/// Whether it was the client's body that failed.
+fn is_of_client(error: &hyper::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(found) = cause {
         if found.is::<RequestBodyError>() {
-            return UpstreamError::RequestBody(error.into());
+            return true;
         }
         cause = found.source();
     }
-    if error.is_connect() {
-        UpstreamError::Unreachable(error.into())
+    false
+}
+
+/// Whose fault it is that a connection brought no answer.
+fn why_broken(error: hyper::Error) -> UpstreamError {
+    if is_of_client(&error) {
+        UpstreamError::RequestBody(error.into())
     } else {
         UpstreamError::Broken(error.into())
     }
 }
-
-/// The client's request body, whose errors can be told from those of the upstream.
-struct RequestBody(Body);
-
-impl http_body::Body for RequestBody {
-    type Data = Bytes;
-    type Error = RequestBodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-        Pin::new(&mut self.0)
-            .poll_frame(cx)
-            .map_err(RequestBodyError)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("the request body failed")]
-struct RequestBodyError(#[source] axum::Error);
 
 /// Connects with TCP and, for `https`, TLS, within a time for all of it.
 #[derive(Clone)]

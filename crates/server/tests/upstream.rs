@@ -458,7 +458,7 @@ impl Authority {
         }
     }
 
-    async fn server(&self, params: CertificateParams) -> SocketAddr {
+    fn acceptor(&self, params: CertificateParams) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
@@ -468,7 +468,11 @@ impl Authority {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key))
             .unwrap();
-        let tls = TlsAcceptor::from(Arc::new(config));
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    async fn server(&self, params: CertificateParams) -> SocketAddr {
+        let tls = self.acceptor(params);
         server(move |stream, _| {
             let accepting = tls.accept(stream);
             async move {
@@ -819,4 +823,271 @@ async fn unused_connections_are_not_kept_for_long() {
     let answer = upstream.exchange(get(address)).await.unwrap();
     assert_eq!(text(answer).await, "ok");
     settles_at(&open, 0).await;
+}
+
+/// A request with that method in its body.
+fn call(address: SocketAddr, method: &str) -> Request<Body> {
+    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{}}}}"#);
+    post(address, Body::from(body))
+}
+
+/// Reads a request with a length; the line it begins with and its body.
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+    let first = stream.read_u8().await.ok()?;
+    let head = format!("{}{}", char::from(first), read_head(stream).await);
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).await.unwrap();
+    let line = head.lines().next().unwrap();
+    Some(format!("{line} {}", String::from_utf8(body).unwrap()))
+}
+
+/// How a server treats the second request of a connection.
+#[derive(Clone, Copy)]
+enum Second {
+    /// It closes in order.
+    Closes,
+    /// It closes without having read everything, which is a reset.
+    Resets,
+    /// It begins an answer and closes.
+    Begins,
+}
+
+/// A server that answers the first request of each connection, and tells of every request.
+async fn forgetful_server(second: Second) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
+    let (saw, seen) = mpsc::unbounded_channel();
+    let address = server(move |mut stream, _| {
+        let saw = saw.clone();
+        async move {
+            let Some(first) = read_request(&mut stream).await else {
+                return;
+            };
+            saw.send(first).unwrap();
+            send(
+                &mut stream,
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+            )
+            .await;
+            if let Second::Resets = second {
+                let Ok(first) = stream.read_u8().await else {
+                    return;
+                };
+                saw.send(format!("{}…", char::from(first))).unwrap();
+                // Unread bytes make it a reset.
+                return;
+            }
+            let Some(next) = read_request(&mut stream).await else {
+                return;
+            };
+            saw.send(next).unwrap();
+            if let Second::Begins = second {
+                send(&mut stream, "HTTP/1.1 2").await;
+            }
+        }
+    })
+    .await;
+    (address, seen)
+}
+
+/// All that has been seen so far.
+fn all(seen: &mut mpsc::UnboundedReceiver<String>) -> usize {
+    std::iter::from_fn(|| seen.try_recv().ok()).count()
+}
+
+/// Case 16: the server closes the connection just as the next request arrives.
+#[tokio::test]
+async fn what_can_do_no_harm_is_sent_again_when_a_kept_connection_was_closed() {
+    for second in [Second::Closes, Second::Resets] {
+        let (address, mut seen) = forgetful_server(second).await;
+        for make in [
+            (|to| call(to, "ping")) as fn(SocketAddr) -> Request<Body>,
+            |to| call(to, "initialize"),
+            |to| call(to, "tools/list"),
+            |to| call(to, "resources/read"),
+            |to| call(to, "notifications/initialized"),
+            get,
+            |to| Request::delete(uri(to)).body(Body::empty()).unwrap(),
+        ] {
+            let upstream = plain(&UpstreamTimeouts::default());
+            let first = upstream.exchange(call(address, "ping")).await.unwrap();
+            assert_eq!(text(first).await, "ok");
+            assert_eq!(all(&mut seen), 1);
+            let answer = timeout(SOON, upstream.exchange(make(address)))
+                .await
+                .unwrap();
+            assert_eq!(text(answer.unwrap()).await, "ok");
+            assert_eq!(all(&mut seen), 2, "on the old connection and on a new one");
+            assert_eq!(upstream.repeated.get(), 1);
+        }
+    }
+}
+
+/// Case 16, the twins: a tool is never run twice, and what began to be answered was received.
+#[tokio::test]
+async fn what_may_have_been_done_is_not_sent_again() {
+    let list = |to| call(to, "tools/list");
+    let large = |to| {
+        let padding = "x".repeat(70_000);
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{"_":"{padding}"}}}}"#
+        );
+        post(to, Body::from(body))
+    };
+    let batch = |to| {
+        let body = r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#;
+        post(to, Body::from(body))
+    };
+    for (second, make) in [
+        (
+            Second::Closes,
+            (|to| call(to, "tools/call")) as fn(SocketAddr) -> Request<Body>,
+        ),
+        (Second::Resets, |to| call(to, "tools/call")),
+        (Second::Begins, list),
+        (Second::Begins, get),
+        (Second::Closes, large),
+        (Second::Closes, batch),
+        (Second::Closes, |to| call(to, "x/list")),
+    ] {
+        let (address, mut seen) = forgetful_server(second).await;
+        let upstream = plain(&UpstreamTimeouts::default());
+        let first = upstream.exchange(call(address, "ping")).await.unwrap();
+        assert_eq!(text(first).await, "ok");
+        assert_eq!(all(&mut seen), 1);
+        let answer = timeout(SOON, upstream.exchange(make(address)))
+            .await
+            .unwrap();
+        assert!(
+            matches!(answer, Err(UpstreamError::Broken(_))),
+            "{answer:?}"
+        );
+        assert_eq!(all(&mut seen), 1, "sent once");
+        assert_eq!(upstream.repeated.get(), 0);
+    }
+}
+
+/// Case 16: not even what is safe is sent a third time, nor again on a fresh connection.
+#[tokio::test]
+async fn a_fresh_connection_that_is_closed_is_not_replaced() {
+    let (saw, mut seen) = mpsc::unbounded_channel();
+    let address = server(move |mut stream, number| {
+        let saw = saw.clone();
+        async move {
+            if number == 0 {
+                saw.send(read_request(&mut stream).await.unwrap()).unwrap();
+                send(
+                    &mut stream,
+                    "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+                )
+                .await;
+            }
+            saw.send(read_request(&mut stream).await.unwrap()).unwrap();
+        }
+    })
+    .await;
+    let upstream = plain(&UpstreamTimeouts::default());
+    let first = upstream.exchange(call(address, "ping")).await.unwrap();
+    assert_eq!(text(first).await, "ok");
+    assert_eq!(all(&mut seen), 1);
+    // On the old connection and a fresh one, and then on a fresh one alone.
+    for times in [2, 1] {
+        let answer = upstream.exchange(call(address, "ping")).await;
+        assert!(
+            matches!(answer, Err(UpstreamError::Broken(_))),
+            "{answer:?}"
+        );
+        assert_eq!(all(&mut seen), times);
+    }
+    assert_eq!(upstream.repeated.get(), 1);
+}
+
+/// Case 16, over TLS, where a close without a farewell is an error of its own.
+#[tokio::test]
+async fn a_kept_connection_over_tls_is_replaced_too() {
+    let authority = Authority::new();
+    let tls = authority.acceptor(certificate_for("127.0.0.1"));
+    let address = server(move |stream, _| {
+        let accepting = tls.accept(stream);
+        async move {
+            let mut stream = accepting.await.unwrap();
+            read_request(&mut stream).await.unwrap();
+            send(
+                &mut stream,
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+            )
+            .await;
+            read_request(&mut stream).await;
+        }
+    })
+    .await;
+    let tls = tls_trusting(authority.roots.clone());
+    let upstream = RemoteUpstream::new(tls, &UpstreamTimeouts::default());
+    let secure = |mut request: Request<Body>| {
+        *request.uri_mut() = format!("https://{address}/mcp").parse().unwrap();
+        request
+    };
+    for _ in 0..3 {
+        let answer = upstream.exchange(secure(call(address, "ping"))).await;
+        assert_eq!(text(answer.unwrap()).await, "ok");
+    }
+    assert_eq!(upstream.repeated.get(), 2);
+    let answer = upstream.exchange(secure(call(address, "tools/call"))).await;
+    assert!(
+        matches!(answer, Err(UpstreamError::Broken(_))),
+        "{answer:?}"
+    );
+}
+
+/// A server that answers all requests of a connection with that header, and counts connections.
+async fn counted_server(header: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    let address = server(move |mut stream, _| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let answer = format!("HTTP/1.1 200 OK\r\n{header}content-length: 2\r\n\r\nok");
+            while read_request(&mut stream).await.is_some() {
+                send(&mut stream, &answer).await;
+            }
+        }
+    })
+    .await;
+    (address, connections)
+}
+
+/// Case 16: given up before the server would close it.
+#[tokio::test]
+async fn a_connection_is_kept_for_as_long_as_its_server_says() {
+    const PAUSE: Duration = Duration::from_millis(1300);
+    let by_default = |idle| UpstreamTimeouts {
+        idle,
+        ..Default::default()
+    };
+    let (long, short) = (Duration::from_secs(60), Duration::from_millis(100));
+    let uses = async |header, idle, connections| {
+        let (address, counter) = counted_server(header).await;
+        let upstream = plain(&by_default(idle));
+        for _ in 0..2 {
+            let answer = upstream.exchange(call(address, "tools/call")).await;
+            assert_eq!(text(answer.unwrap()).await, "ok");
+            tokio::time::sleep(PAUSE).await;
+        }
+        assert_eq!(
+            counter.load(Ordering::SeqCst),
+            connections,
+            "{header}{idle:?}"
+        );
+    };
+    tokio::join!(
+        uses("", long, 1),
+        uses("", short, 2),
+        uses("keep-alive: timeout=2\r\n", long, 2),
+        uses("keep-alive: timeout=3, max=9\r\n", short, 1),
+        uses("keep-alive: timeout=1\r\n", long, 2),
+        uses("connection: close\r\n", long, 2),
+    );
+    let default = UpstreamTimeouts::default().idle;
+    assert!(default < Duration::from_secs(5), "{default:?}");
 }

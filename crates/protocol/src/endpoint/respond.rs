@@ -568,6 +568,11 @@ fn request_refused(why: CallRefused, detail: Option<&str>, id: Option<&str>) -> 
             SERVER_ERROR,
             "too many event streams of this connection are open, end one first",
         ),
+        CallRefused::Limit(Limit::BriefStreamsPerGrant) => (
+            StatusCode::TOO_MANY_REQUESTS,
+            SERVER_ERROR,
+            "the MCP server behind this proxy ends its event stream at once, again and again; ask for it less often",
+        ),
         CallRefused::Limit(_) => (
             StatusCode::TOO_MANY_REQUESTS,
             SERVER_ERROR,

@@ -150,5 +150,37 @@ mod tests {
     fn another_hash_is_refused() {
         assert!(SignIn::hashed("hunter2").is_err());
         assert!(SignIn::hashed("$argon2i$v=19$m=16,t=1,p=1$c29tZXNhbHQ$AAAA").is_err());
+        let good = hash_generated("correct horse", &[7; 16]);
+        assert!(SignIn::hashed(&good).is_ok());
+        assert!(SignIn::hashed(&good.replace("argon2id", "argon2i")).is_err());
+        let (without_hash, _) = good.rsplit_once('$').unwrap();
+        assert!(SignIn::hashed(without_hash).is_err());
+    }
+
+    #[test]
+    fn all_bits_of_the_secret_count() {
+        let (Check::Digest(digest), kind) = (SignIn::pin("k7f2m9").check, Kind::Pin) else {
+            unreachable!()
+        };
+        for bit in 0..256 {
+            let mut other = digest;
+            other[bit / 8] ^= 1 << (bit % 8);
+            let check = Check::Digest(other);
+            assert!(!SignIn { kind, check }.is_proved_by("k7f2m9"), "{bit}");
+        }
+    }
+
+    #[test]
+    fn another_secret_has_another_fingerprint() {
+        let hash = |salt| SignIn::hashed(&hash_generated("correct horse", salt)).unwrap();
+        let all = [
+            SignIn::passphrase("correct horse"),
+            SignIn::passphrase("correct horsf"),
+            hash(&[7; 16]),
+            hash(&[8; 16]),
+        ];
+        let different: std::collections::BTreeSet<_> =
+            all.iter().map(SignIn::fingerprint).collect();
+        assert_eq!(different.len(), 4);
     }
 }

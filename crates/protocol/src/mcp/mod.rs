@@ -3,7 +3,9 @@
 
 pub mod answer;
 pub mod era;
+pub mod event_boundary;
 pub mod message;
+pub mod methods;
 pub mod opening;
 pub mod repeated;
 pub mod revision;

@@ -223,6 +223,31 @@ mod tests {
         assert_eq!(authenticate(None, "", Some(SECRET)), wrong);
     }
 
+    #[test]
+    fn all_bits_of_a_secrets_digest_count() {
+        let form = Form::parse(b"client_id=c1&client_secret=x").unwrap();
+        let presented = Presented::read(None, &form).unwrap();
+        let digest = secret_digest("x");
+        assert!(presented.proves(Some(&digest)).is_ok());
+        for bit in 0..256 {
+            let mut other = digest;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(presented.proves(Some(&other)).is_err(), "{bit}");
+        }
+    }
+
+    #[test]
+    fn the_body_may_name_the_client_in_either_spelling_of_the_header() {
+        let header = Some("c%3A1:x");
+        for same in ["", "client_id=c%3A1", "client_id=c%253A1"] {
+            assert_eq!(authenticate(header, same, Some("x")), Ok(()), "{same}");
+        }
+        assert_eq!(
+            authenticate(header, "client_id=c%2525%253A1", Some("x")),
+            Err(ErrorCode::InvalidRequest)
+        );
+    }
+
     /// N-TK-23
     #[test]
     fn tk_11_basic_credentials_are_read_to_their_end() {

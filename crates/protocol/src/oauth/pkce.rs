@@ -72,6 +72,17 @@ mod tests {
     }
 
     #[test]
+    fn all_bits_of_the_challenge_count() {
+        let challenge = CodeChallenge::parse(CHALLENGE, Some("S256")).unwrap();
+        for bit in 0..256 {
+            let mut other = challenge.clone();
+            other.0[bit / 8] ^= 1 << (bit % 8);
+            let verifier = CodeVerifier::parse(VERIFIER).unwrap();
+            assert!(!other.is_answered_by(&verifier), "{bit}");
+        }
+    }
+
+    #[test]
     fn az_05_only_s256_is_accepted() {
         for method in [
             None,

@@ -21,6 +21,7 @@ pub mod walk;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    panic::Location,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -31,6 +32,7 @@ use std::{
 use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Collected};
 use protocol::{
@@ -44,6 +46,7 @@ use protocol::{
     ports::{Clock, Entropy, Store, StoreError, Timestamp, Versioned},
 };
 use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
 
 use self::{client::McpClient, fetch::FakeFetch, upstream::FakeUpstream};
 
@@ -53,6 +56,19 @@ pub const PASSPHRASE: &str = "correct horse battery staple";
 pub const UPSTREAM_KEY: &str = "upstream-key-4711";
 /// Where a browser or client sits unless a test says otherwise.
 pub const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+/// The longest wait for what must come, on the busiest machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Waits for what must come. A test that would wait for ever fails instead, and says where.
+#[track_caller]
+pub fn in_time<F: Future>(awaited: F) -> impl Future<Output = F::Output> {
+    let place = Location::caller();
+    async move {
+        tokio::time::timeout(PATIENCE, awaited)
+            .await
+            .unwrap_or_else(|_| panic!("{place}: nothing came within {PATIENCE:?}"))
+    }
+}
 
 /// The whole proxy but for the operating system.
 #[derive(Clone)]
@@ -143,7 +159,11 @@ impl TestServer {
     pub async fn send_from(&self, peer: IpAddr, request: Request<Body>) -> Answer {
         let method = request.method().clone();
         let what = format!("{method} {}", request.uri());
-        let answer = Answer::read(what, self.front.answer(request, peer).await).await;
+        let answer = in_time(async {
+            let response = self.front.answer(request, peer).await;
+            Answer::read(what, response).await
+        })
+        .await;
         self.answers.lock().unwrap().push(answer.clone());
         answer
     }
@@ -374,7 +394,9 @@ impl Redirect {
 /// Time that passes when told to.
 #[derive(Debug, Default)]
 pub struct FakeClock {
-    seconds: AtomicI64,
+    milliseconds: AtomicI64,
+    /// Who waits, and until when.
+    sleepers: Mutex<Vec<(Duration, oneshot::Sender<()>)>>,
 }
 
 /// Where the clock starts: some moment in 2026.
@@ -382,18 +404,29 @@ const START: i64 = 1_790_000_000;
 
 impl FakeClock {
     pub fn advance(&self, duration: Duration) {
-        let seconds = i64::try_from(duration.as_secs()).unwrap();
-        self.seconds.fetch_add(seconds, Ordering::SeqCst);
+        let milliseconds = i64::try_from(duration.as_millis()).unwrap();
+        self.milliseconds.fetch_add(milliseconds, Ordering::SeqCst);
+        let now = self.elapsed();
+        let mut sleepers = self.sleepers.lock().unwrap();
+        // Dropping its sender wakes who waits.
+        sleepers.retain(|(until, sleeper)| *until > now && !sleeper.is_closed());
     }
 }
 
 impl Clock for FakeClock {
     fn now(&self) -> Timestamp {
-        Timestamp(START + self.seconds.load(Ordering::SeqCst))
+        Timestamp(START + self.milliseconds.load(Ordering::SeqCst).div_euclid(1000))
     }
 
     fn elapsed(&self) -> Duration {
-        Duration::from_secs(self.seconds.load(Ordering::SeqCst).unsigned_abs())
+        Duration::from_millis(self.milliseconds.load(Ordering::SeqCst).unsigned_abs())
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let (sleeper, woken) = oneshot::channel();
+        let until = self.elapsed() + duration;
+        self.sleepers.lock().unwrap().push((until, sleeper));
+        woken.map(drop).boxed()
     }
 }
 
@@ -420,6 +453,8 @@ pub struct FaultyStore {
     failing: AtomicU64,
     /// How many accesses from now the one is whose answer is lost; 0 for none.
     losing: AtomicU64,
+    /// What the next read waits for before its answer is given.
+    held: Mutex<Option<oneshot::Receiver<()>>>,
     reads: AtomicU64,
     writes: AtomicU64,
 }
@@ -442,6 +477,14 @@ impl FaultyStore {
     /// Lets the `n`-th access from now happen and its answer be lost. 0 takes that back.
     pub fn lose_nth(&self, n: u64) {
         self.losing.store(n, Ordering::SeqCst);
+    }
+
+    /// Keeps the answer of the next read back until the sender is dropped. It tells how the record
+    /// was when it was read, whatever is written meanwhile.
+    pub fn hold_next_read(&self) -> oneshot::Sender<()> {
+        let (release, held) = oneshot::channel();
+        *self.held.lock().unwrap() = Some(held);
+        release
     }
 
     /// Reads and writes so far.
@@ -482,7 +525,12 @@ fn is_due(countdown: &AtomicU64) -> bool {
 impl Store for FaultyStore {
     async fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
         self.reach(&self.reads).await?;
-        self.answer(self.memory.get(key).await)
+        let found = self.memory.get(key).await;
+        let held = self.held.lock().unwrap().take();
+        if let Some(held) = held {
+            let _ = held.await;
+        }
+        self.answer(found)
     }
 
     async fn insert(

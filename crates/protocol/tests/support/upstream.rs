@@ -19,6 +19,7 @@ type Outcome = Result<Response<Body>, UpstreamError>;
 pub struct FakeUpstream {
     queued: Mutex<VecDeque<Outcome>>,
     received: Mutex<Vec<Request<Bytes>>>,
+    callers: Mutex<Vec<[String; 3]>>,
 }
 
 impl FakeUpstream {
@@ -37,6 +38,11 @@ impl FakeUpstream {
         self.received.lock().unwrap().clone()
     }
 
+    /// For whom each request was: person, client, and the upstream that they called.
+    pub fn callers(&self) -> Vec<[String; 3]> {
+        self.callers.lock().unwrap().clone()
+    }
+
     /// The last request.
     #[track_caller]
     pub fn last(&self) -> Request<Bytes> {
@@ -47,7 +53,13 @@ impl FakeUpstream {
 #[async_trait]
 impl Upstream for FakeUpstream {
     async fn send(&self, permit: Permit, request: Request<Body>) -> Outcome {
+        let caller = [
+            permit.subject().to_owned(),
+            permit.client_id().to_string(),
+            permit.upstream().name.clone(),
+        ];
         drop(permit);
+        self.callers.lock().unwrap().push(caller);
         let (parts, body) = request.into_parts();
         let body = body
             .collect()

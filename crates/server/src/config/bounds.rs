@@ -112,7 +112,34 @@ impl<'f, 'i> Bounds<'f, 'i> {
         bounds: RangeInclusive<u64>,
     ) -> Duration {
         let key = self.table.child(name);
-        duration(written, &key, default, bounds, self.findings)
+        duration(written, &key, default, bounds, "", self.findings)
+    }
+
+    /// A duration, or none when it is switched off.
+    pub(super) fn optional_duration(
+        &mut self,
+        name: &str,
+        written: Option<&str>,
+        default: Option<Duration>,
+        bounds: RangeInclusive<u64>,
+    ) -> Option<Duration> {
+        match written {
+            None => default,
+            Some(OFF) => None,
+            written => {
+                let key = self.table.child(name);
+                let default = default.unwrap_or_default();
+                let switch = format!(", and \"{OFF}\" switches it off");
+                Some(duration(
+                    written,
+                    &key,
+                    default,
+                    bounds,
+                    &switch,
+                    self.findings,
+                ))
+            }
+        }
     }
 
     pub(super) fn size(
@@ -181,11 +208,13 @@ impl<'f, 'i> Bounds<'f, 'i> {
     }
 }
 
+/// `beside` is what else may be written, for the remedies.
 fn duration(
     written: Option<&str>,
     key: &Key,
     default: Duration,
     bounds: RangeInclusive<u64>,
+    beside: &str,
     findings: &mut Findings<'_>,
 ) -> Duration {
     let Some(text) = written else { return default };
@@ -194,7 +223,7 @@ fn duration(
             key,
             "is not a duration",
             format!(
-                "write a whole number and s, m, h or d, as in \"{}\"",
+                "write a whole number and s, m, h or d, as in \"{}\"{beside}",
                 show_duration(default)
             ),
         );
@@ -206,7 +235,7 @@ fn duration(
         findings.mistake(
             key,
             format!("must be between {least} and {most}"),
-            format!("the default is \"{}\"", show_duration(default)),
+            format!("the default is \"{}\"{beside}", show_duration(default)),
         );
     }
     duration

@@ -102,6 +102,17 @@ fn requests(written: &LimitsConfig, bounds: &mut Bounds<'_, '_>) -> Limits {
             default.kept_session_lifetime,
             MINUTE..=30 * 24 * 60 * MINUTE,
         ),
+        brief_streams_per_grant: bounds.rate(
+            "brief_streams_per_grant",
+            written.brief_streams_per_grant.as_deref(),
+            default.brief_streams_per_grant,
+        ),
+        stream_keep_alive: bounds.optional_duration(
+            "stream_keep_alive",
+            written.stream_keep_alive.as_deref(),
+            default.stream_keep_alive,
+            SECOND..=10 * MINUTE,
+        ),
         documents_per_address: bounds.rate(
             "documents_per_address",
             written.documents_per_address.as_deref(),
@@ -155,7 +166,7 @@ fn connections(written: &LimitsConfig, bounds: &mut Bounds<'_, '_>) -> Connectio
             "idle_timeout",
             written.idle_timeout.as_deref(),
             default.idle,
-            SECOND..=60 * MINUTE,
+            SECOND..=120 * MINUTE,
         ),
         body_stall: bounds.duration(
             "body_timeout",
@@ -224,7 +235,12 @@ fn upstream(written: &LimitsConfig, bounds: &mut Bounds<'_, '_>) -> UpstreamTime
             default.head,
             SECOND..=60 * MINUTE,
         ),
-        idle: default.idle,
+        idle: bounds.duration(
+            "upstream_idle_timeout",
+            written.upstream_idle_timeout.as_deref(),
+            default.idle,
+            0..=10 * MINUTE,
+        ),
     }
 }
 
@@ -235,7 +251,7 @@ fn in_memory(bytes: u64) -> usize {
 
 /// The keys and what they come to, for people.
 pub fn describe(plan: &LimitsPlan) -> Vec<(&'static str, String)> {
-    use super::quantity::{show_duration, show_rate, show_size};
+    use super::quantity::{OFF, show_duration, show_rate, show_size};
 
     let LimitsPlan {
         requests,
@@ -268,6 +284,16 @@ pub fn describe(plan: &LimitsPlan) -> Vec<(&'static str, String)> {
             time(requests.kept_session_lifetime),
         ),
         (
+            "brief_streams_per_grant",
+            show_rate(requests.brief_streams_per_grant),
+        ),
+        (
+            "stream_keep_alive",
+            requests
+                .stream_keep_alive
+                .map_or_else(|| OFF.to_owned(), show_duration),
+        ),
+        (
             "documents_per_address",
             show_rate(requests.documents_per_address),
         ),
@@ -298,6 +324,7 @@ pub fn describe(plan: &LimitsPlan) -> Vec<(&'static str, String)> {
         ),
         ("connect_timeout", time(upstream.connect)),
         ("response_timeout", time(upstream.head)),
+        ("upstream_idle_timeout", time(upstream.idle)),
         (
             "memory",
             memory.map_or_else(|| "what the system allows".to_owned(), show_size),

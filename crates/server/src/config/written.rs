@@ -283,7 +283,13 @@ pub struct LimitsConfig {
     /// `write_timeout`, while it is waited for: 1B to 1MiB.
     #[schemars(extend("default" = show_size(ConnectionLimits::default().min_rate)))]
     pub min_rate: Option<String>,
-    /// How long a connection is kept for the next request: 1s to 1h.
+    /// How long a connection is kept for the next request: 1s to 2h. It has to be longer than what
+    /// stands in front keeps its idle connections to the proxy: HTTP/1.1 cannot announce the end
+    /// of one, so a request that is sent just then is lost (502 by the front). The default is
+    /// above Cloudflare's 15 minutes, the longest that is common; Google Cloud keeps 10 minutes, Caddy 2
+    /// minutes, cloudflared and Traefik 90 s, nginx and AWS load balancers 60 s. When all
+    /// `connections` are taken, or all of one address, the one that was idle longest is closed
+    /// earlier.
     #[schemars(extend("default" = show_duration(ConnectionLimits::default().idle)))]
     pub idle_timeout: Option<String>,
     /// How long requests in flight may take to finish when the program is asked to stop: 1s to
@@ -306,6 +312,12 @@ pub struct LimitsConfig {
     /// minutes before they say anything.
     #[schemars(extend("default" = show_duration(UpstreamTimeouts::default().head)))]
     pub response_timeout: Option<String>,
+    /// How long an unused connection to an MCP server is kept for the next request: 0s to 10m. A
+    /// server that says how long it keeps them (`Keep-Alive: timeout=N`) is believed instead, up to a
+    /// minute. The default is below the 5 s after which Node, Bun and uvicorn close: a
+    /// call that is sent just then would be lost.
+    #[schemars(extend("default" = show_duration(UpstreamTimeouts::default().idle)))]
+    pub upstream_idle_timeout: Option<String>,
     /// The memory of this program: 64MiB to 1024GiB. When 85 % of it are in use, requests are
     /// answered with 503 until there is memory again, or no more was needed for a while. When it
     /// is missing: what the control group allows, else 80 % of what the machine has.
@@ -341,6 +353,16 @@ pub struct LimitsConfig {
     /// duration, 1m to 30d. Only the newest session is kept.
     #[schemars(extend("default" = show_duration(Limits::default().kept_session_lifetime)))]
     pub kept_session_lifetime: Option<String>,
+    /// Event streams of one grant that the MCP server ends within a second, beyond which no
+    /// further ones are asked for: a rate or `"off"`. A client that goes on where its stream ended
+    /// (`Last-Event-ID`) is not counted.
+    #[schemars(extend("default" = show_rate(Limits::default().brief_streams_per_grant)))]
+    pub brief_streams_per_grant: Option<String>,
+    /// How long an event stream may be silent before the proxy puts a comment into it, so that
+    /// nothing in front cuts it: 1s to 10m, or `"off"`. The first comment comes when a stream opens
+    /// and its server says nothing. A comment stands between two events, and clients skip it.
+    #[schemars(extend("default" = Limits::default().stream_keep_alive.map(show_duration)))]
+    pub stream_keep_alive: Option<String>,
     /// Metadata documents and key sets of clients that are asked for because of one address, or of
     /// one IPv6 network of 64 bits: a rate or `"off"`. Those of clients in this file count neither
     /// here nor in the next two.

@@ -54,7 +54,8 @@ impl Default for ConnectionLimits {
             headers: 100,
             head_bytes: 32 * 1024,
             head: Duration::from_secs(10),
-            idle: Duration::from_secs(75),
+            // Longer than any common front keeps them: Cloudflare's edge does for 15 minutes.
+            idle: Duration::from_mins(16),
             body_stall: Duration::from_secs(30),
             write_stall: Duration::from_secs(30),
             min_rate: 512,

@@ -277,7 +277,8 @@ async fn revisions(world: Arc<World>) {
         let message = json!({
             "jsonrpc": "2.0", "id": 1, "method": method,
             "params": { "protocolVersion": revision, "capabilities": {},
-                        "clientInfo": { "name": "test", "version": "1" } },
+                        "clientInfo": { "name": "test", "version": "1" },
+                        "_meta": { "io.modelcontextprotocol/protocolVersion": revision } },
         })
         .to_string();
         if with_sessions {

@@ -12,7 +12,7 @@ use super::{
     case::{Case, Missing, case},
     guessing::WRONG,
     internet::{Does, Internet, with_head},
-    refusal::Refusal::{OAuth, Page},
+    refusal::Refusal::{JsonRpc, OAuth, Page},
     support::{
         PASSPHRASE,
         client::{Client, Http, Parameters, Tokens},
@@ -52,7 +52,11 @@ impl World {
 
     /// Sends a request that a limit must refuse without a trace; gives the seconds to wait.
     pub async fn limits(&self, http: &Http, request: Request<Body>) -> u32 {
-        let refusal = OAuth(429, TOO_MANY);
+        let refusal = if request.uri().path() == "/mcp" {
+            JsonRpc(429)
+        } else {
+            OAuth(429, TOO_MANY)
+        };
         let answer = self.refusal_from(http, request, &refusal).await;
         let wait = answer.header("retry-after").parse().unwrap();
         assert!(wait > 0);

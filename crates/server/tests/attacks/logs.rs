@@ -260,6 +260,9 @@ async fn endless_labels(world: Arc<World>) {
         headers.insert("mcp-method", "tools/call".parse().unwrap());
         let tool = format!("tool{number}").parse().unwrap();
         headers.insert("mcp-name", tool);
+        *call.body_mut() = Body::from(format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"tool{number}"}}}}"#
+        ));
         let _ = client.http.send(call).await.expect(200);
     };
     ask(0..BATCH).await;
@@ -306,6 +309,9 @@ async fn shown_to_anybody(world: Arc<World>) {
     let headers = call.headers_mut();
     headers.insert("mcp-method", "tools/call".parse().unwrap());
     headers.insert("mcp-name", "a-tool-of-its-own".parse().unwrap());
+    *call.body_mut() = Body::from(
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a-tool-of-its-own"}}"#,
+    );
     let _ = client.http.send(call).await.expect(200);
     let _ = world.http.get("/a-path-of-its-own").await.expect(404);
 

@@ -45,6 +45,8 @@ pub fn cases() -> Vec<Case> {
         case("N-RS-20", "GET where the upstream has no streams", requests::no_streams),
         case("N-RS-22", "a body beyond the limit, declared and not", requests::too_large),
         case("N-RS-24", "bodies that are no JSON, nest 10,000 deep or have a million keys", requests::passes_unparsed),
+        case("N-RS-25", "`Mcp-Method` and `Mcp-Name` that say something else than the body", requests::contradictions),
+        case("N-RS-30", "JSON with a key twice that decides something", requests::members_twice),
         case("N-RS-36", "a session that is foreign, guessed, enormous or broken", sessions::foreign_sessions),
         case("N-RS-37", "ending a session of somebody else", sessions::ends_foreign_session),
         case("N-RS-38", "going on with somebody else's stream", sessions::foreign_events),

@@ -214,6 +214,9 @@ async fn each_call_is_one_line_of_the_log_that_can_be_left_out() {
         let headers = request.headers_mut();
         headers.insert("mcp-method", HeaderValue::from_static(method));
         headers.insert("mcp-name", HeaderValue::from_static(tool));
+        let params = json!({ "name": tool, "arguments": {} });
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        *request.body_mut() = Body::from(message.to_string());
         request
     };
     let (first, second) = (
@@ -243,8 +246,8 @@ async fn each_call_is_one_line_of_the_log_that_can_be_left_out() {
         ("subject", json!("owner")),
         ("client", json!(world.client.id)),
         ("method", json!("POST")),
-        ("claimed_method", json!("tools/call")),
-        ("claimed_tool", json!("look_up")),
+        ("rpc_method", json!("tools/call")),
+        ("tool", json!("look_up")),
         ("status", json!(200)),
     ] {
         assert_eq!(line[field], value, "{field}: {line}");

@@ -1,7 +1,10 @@
 //! From the upstream's answer to the client's: bytes and status as they came, but for what would
 //! mislead the client, and for what is not MCP at all.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -18,15 +21,16 @@ use super::{
 };
 use crate::{
     forward::{
-        headers::{self, MCP_SESSION_ID},
+        headers::{self, LAST_EVENT_ID, MCP_SESSION_ID},
         redirect,
     },
     journal::{Event, Limit, UpstreamFailed},
+    keep_alive::KeptAlive,
     mcp::{answer, era::DISCOVER, message::Message, revision::Era, session::Session},
     oauth::access_token::Family,
     policy::Destination,
     ports::UpstreamError,
-    streams::Place,
+    streams::{Opening, Place},
 };
 
 /// After how long a grant with too many streams may ask for one again. The end of a stream whose
@@ -44,6 +48,7 @@ struct Sent<'a> {
     wants_stream: bool,
     method: Method,
     place: Option<Place>,
+    is_resumed: bool,
     took: Duration,
 }
 
@@ -64,7 +69,17 @@ pub(super) async fn exchange(
         is_newer_by_header,
         wants_stream,
     } = call;
+    // A client that goes on where a stream ended does what its server asked for.
+    let is_resumed = request.headers().contains_key(LAST_EVENT_ID);
     let place = if headers::asks_for_stream(request.method(), request.headers()) {
+        let rate = app.policy.limits.brief_streams_per_grant;
+        let conversation = &permit.live().conversation;
+        let wait = conversation
+            .brief_streams
+            .wait(rate, app.ports.clock.elapsed());
+        if !wait.is_zero() && !is_resumed {
+            return exchange.refuse_by_limit(Limit::BriefStreamsPerGrant, wait);
+        }
         let Some(place) = app
             .streams
             .reserve(family, app.policy.limits.streams_per_grant)
@@ -92,6 +107,7 @@ pub(super) async fn exchange(
         wants_stream,
         method,
         place,
+        is_resumed,
     };
     sent.answer(response).await
 }
@@ -135,7 +151,7 @@ impl Sent<'_> {
         if parts.status.is_success() && !is_page && !is_no_stream {
             return self.pass(parts.status, parts, body).await;
         }
-        let (text, body) = body::text(&parts.headers, body).await;
+        let (text, body) = body::text(&*self.exchange.app.ports.clock, &parts.headers, body).await;
         let text = text.unwrap_or_default();
         match self.judge(&parts, &text) {
             Verdict::Pass(status) => self.pass(status, parts, body).await,
@@ -284,11 +300,29 @@ impl Sent<'_> {
         }
         theirs.extensions = Extensions::new();
         let body = if headers::is_event_stream(&theirs.headers) {
-            app.streams.until_end_of(self.family, self.place, body)
+            self.stream(&theirs.headers, body)
         } else {
             body
         };
         Response::from_parts(theirs, body)
+    }
+
+    /// An event stream, which ends with its grant, is never silent for long, and is counted if it
+    /// ends at once.
+    fn stream(mut self, theirs: &HeaderMap, body: Body) -> Body {
+        let (app, limits) = (self.exchange.app, &self.exchange.app.policy.limits);
+        let is_counted = self.place.is_some() && !self.is_resumed;
+        let opening = self.exchange.caller.take().filter(|_| is_counted);
+        let opening = opening.map(|live| Opening {
+            clock: Arc::clone(&app.ports.clock),
+            at: app.ports.clock.elapsed(),
+            brief_streams: Arc::clone(&live.conversation.brief_streams),
+            rate: limits.brief_streams_per_grant,
+        });
+        let every = limits.stream_keep_alive;
+        let body = KeptAlive::new(body, theirs, every, &app.ports.clock);
+        app.streams
+            .until_end_of(self.family, self.place, body, opening)
     }
 
     /// Gives the client its own name for the session that the upstream named, if it did. One that
@@ -305,7 +339,7 @@ impl Sent<'_> {
             return body;
         }
         let (revision, body) = if self.is_opening {
-            body::opening(&theirs.headers, body).await
+            body::opening(&*app.ports.clock, &theirs.headers, body).await
         } else {
             // Some name the session in every answer.
             let same = self.session.as_ref().filter(|session| session.id == named);

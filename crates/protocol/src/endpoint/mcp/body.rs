@@ -5,10 +5,12 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -16,6 +18,7 @@ use http_body_util::BodyExt as _;
 use crate::{
     forward::headers,
     mcp::{opening, revision::Revision},
+    ports::Clock,
 };
 
 /// Bytes of a body that are kept or waited for, to know what it is about. No refusal is longer, and
@@ -141,8 +144,15 @@ impl http_body::Body for Passing {
     }
 }
 
+/// How long the rest of a refusal, or of an answer to `initialize`, is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The whole text of an answer that is short, and the answer as if nothing of it had been read.
-pub(super) async fn text(headers: &HeaderMap, mut body: Body) -> (Option<Bytes>, Body) {
+pub(super) async fn text(
+    clock: &dyn Clock,
+    headers: &HeaderMap,
+    mut body: Body,
+) -> (Option<Bytes>, Body) {
     let is_text =
         !headers.contains_key(header::CONTENT_ENCODING) && !headers::is_event_stream(headers);
     if !is_text {
@@ -150,8 +160,12 @@ pub(super) async fn text(headers: &HeaderMap, mut body: Body) -> (Option<Bytes>,
     }
     let mut read = VecDeque::new();
     let mut length = 0;
+    let mut late = clock.sleep(PATIENCE);
     while length <= LONGEST {
-        match body.frame().await {
+        let Either::Left((frame, _)) = select(body.frame(), &mut late).await else {
+            break;
+        };
+        match frame {
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     length += data.len();
@@ -171,7 +185,11 @@ pub(super) async fn text(headers: &HeaderMap, mut body: Body) -> (Option<Bytes>,
 
 /// The revision that an answer to `initialize` agrees on, and the answer as if nothing of it had
 /// been read.
-pub(super) async fn opening(headers: &HeaderMap, mut body: Body) -> (Option<Revision>, Body) {
+pub(super) async fn opening(
+    clock: &dyn Clock,
+    headers: &HeaderMap,
+    mut body: Body,
+) -> (Option<Revision>, Body) {
     if headers.contains_key(header::CONTENT_ENCODING) {
         return (None, body);
     }
@@ -182,8 +200,9 @@ pub(super) async fn opening(headers: &HeaderMap, mut body: Body) -> (Option<Revi
     };
     let mut read = VecDeque::new();
     let mut text = Vec::new();
+    let mut late = clock.sleep(PATIENCE);
     while text.len() <= LONGEST {
-        let Some(Ok(frame)) = body.frame().await else {
+        let Either::Left((Some(Ok(frame)), _)) = select(body.frame(), &mut late).await else {
             break;
         };
         let Ok(data) = frame.into_data() else {

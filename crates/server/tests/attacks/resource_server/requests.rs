@@ -14,7 +14,7 @@ use http::{Method, Response};
 use http_body::Frame;
 
 use super::{by, head, with, without_token};
-use crate::{refusal::Refusal::OAuth, world::World};
+use crate::{refusal::Refusal::JsonRpc, world::World};
 
 /// Id, what is tried, and bodies.
 pub type Bodies = (&'static str, &'static str, &'static [fn() -> Vec<u8>]);
@@ -32,7 +32,6 @@ pub const BODIES: &[Bodies] = &[
     ("N-RS-23", "a body that says it is compressed, and would not open", &[|| b"\x1f\x8b\x08 and no more".into(), || vec![0x1f, 0x8b]]),
     ("N-RS-28", "several messages in one body", &[|| br#"[{"jsonrpc":"2.0","id":1,"method":"tools/list"},{"jsonrpc":"2.0","id":2,"method":"tools/call"}]"#.into(), || b"[]".into()]),
     ("N-RS-29", "a body that is an answer", &[|| br#"{"jsonrpc":"2.0","id":1,"result":{"x":1}}"#.into(), || br#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"x"}}"#.into()]),
-    ("N-RS-30", "JSON with a key twice", &[|| br#"{"method":"ping","method":"tools/call","params":{"name":"a","name":"b"}}"#.into()]),
     ("N-RS-31", "JSON with keys in another case", &[|| br#"{"Method":"tools/call","METHOD":"ping","Params":{"Name":"a"}}"#.into()]),
     ("N-RS-32", "JSON with escapes in keys", &[|| br#"{"\u006dethod":"tools/call","params":{"\u006eame":"a"}}"#.into()]),
     ("N-RS-33", "JSON with BOM, NUL, comments, commas too many or in UTF-16", &[|| b"\xef\xbb\xbf{}".into(), || b"{}\0".into(), || b"{/* x */}//".into(), || b"{\"a\":1,}".into(), || b"\xff\xfe{\0}\0".into()]),
@@ -42,7 +41,6 @@ pub const BODIES: &[Bodies] = &[
 /// Headers that speak of the body, for the upstream to compare.
 #[rustfmt::skip]
 pub const HEADERS: &[Headers] = &[
-    ("N-RS-25", "`Mcp-Method` and `Mcp-Name` that say something else than the body", &[("mcp-method", "tools/call"), ("mcp-name", "harmless")]),
     ("N-RS-26", "`Mcp-Name` in base64, well-formed or not", &[("mcp-name", "=?base64?4pyT?="), ("mcp-name", "=?base64?!?="), ("mcp-name", "=?base64??="), ("mcp-name", "=?BASE64?4pyT?=")]),
     ("N-RS-27", "a protocol version that nobody knows", &[("mcp-protocol-version", "1999-01-01"), ("mcp-protocol-version", "9999-99-99"), ("mcp-protocol-version", "latest"), ("mcp-protocol-version", "2025-06-18;x")]),
 ];
@@ -147,13 +145,11 @@ pub async fn too_large(world: Arc<World>) {
         request
     };
     let declared = call(LIMIT + 1, true);
-    world
-        .refused(declared, &OAuth(413, "invalid_request"))
-        .await;
+    world.refused(declared, &JsonRpc(413)).await;
     // Of what is not declared, the upstream may have a part, but not the whole.
     let before = world.upstream.received().len();
     let answer = world.http.send(call(LIMIT + 1, false)).await;
-    OAuth(413, "invalid_request").check(&answer, &world.issuer);
+    JsonRpc(413).check(&answer, &world.issuer);
     assert_eq!(world.upstream.received().len(), before);
     let lies = format!(
         "POST /mcp HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n",
@@ -186,6 +182,53 @@ pub async fn passes_as_it_is(world: Arc<World>, bodies: &'static [fn() -> Vec<u8
     world.serves(&client, &tokens).await;
 }
 
+/// What stands in front goes by the headers, and the server behind by the body.
+pub async fn contradictions(world: Arc<World>) {
+    let (client, tokens) = world.connected().await;
+    let call = |headers: &[(&str, &str)]| {
+        let mut request = client.call_request(&tokens);
+        *request.body_mut() = Body::from(
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"harmful"}}"#,
+        );
+        let headers = headers.iter();
+        headers.fold(request, |request, (name, value)| with(request, name, value))
+    };
+    for version in ["2025-11-25", "2026-07-28"] {
+        for contradiction in [("mcp-method", "tools/list"), ("mcp-name", "harmless")] {
+            let headers = [("mcp-protocol-version", version), contradiction];
+            world.refused(call(&headers), &JsonRpc(400)).await;
+        }
+        let same = [
+            ("mcp-protocol-version", version),
+            ("mcp-method", "tools/call"),
+            ("mcp-name", "harmful"),
+        ];
+        let _ = world.passes(call(&same)).await;
+    }
+}
+
+/// A server behind may go by the other one of two.
+pub async fn members_twice(world: Arc<World>) {
+    let (client, tokens) = world.connected().await;
+    let call = |body: &'static str| {
+        let mut request = client.call_request(&tokens);
+        *request.body_mut() = Body::from(body);
+        request
+    };
+    for twice in [
+        r#"{"method":"ping","method":"tools/call"}"#,
+        r#"{"method":"ping","\u006dethod":"tools/call"}"#,
+        r#"{"method":"tools/call","params":{"name":"a","name":"b"}}"#,
+        r#"{"id":1,"id":2,"method":"ping"}"#,
+    ] {
+        world.refused(call(twice), &JsonRpc(400)).await;
+    }
+    // What decides nothing here is for the server to judge.
+    let other =
+        r#"{"x":1,"x":2,"method":"tools/call","params":{"arguments":{"name":"a","name":"b"}}}"#;
+    assert_eq!(*world.passes(call(other)).await.body(), other);
+}
+
 pub async fn headers_pass(world: Arc<World>, headers: &'static [(&'static str, &'static str)]) {
     let (client, tokens) = world.connected().await;
     for (name, value) in headers {
@@ -199,7 +242,7 @@ pub async fn headers_pass(world: Arc<World>, headers: &'static [(&'static str, &
         // Two of them could be read in two ways.
         let twice = with(client.call_request(&tokens), name, value);
         let twice = with(twice, name, "x");
-        world.refused(twice, &OAuth(400, "invalid_request")).await;
+        world.refused(twice, &JsonRpc(400)).await;
     }
     world.serves(&client, &tokens).await;
 }

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{SOON, by, head, with, without_token};
 use crate::{
-    refusal::Refusal::OAuth,
+    refusal::Refusal::JsonRpc,
     support::client::{Client, Tokens},
     world::World,
 };
@@ -38,9 +38,7 @@ pub async fn foreign_sessions(world: Arc<World>) {
     ] {
         for method in [Method::POST, Method::GET] {
             let request = with(client.call_request(&tokens), "mcp-session-id", session);
-            world
-                .refused(by(method, request), &OAuth(404, "not_found"))
-                .await;
+            world.refused(by(method, request), &JsonRpc(404)).await;
         }
     }
     let good = head(&format!("host: {}\r\n", world.proxy.address), &tokens);
@@ -68,7 +66,7 @@ pub async fn ends_foreign_session(world: Arc<World>) {
     };
     for session in [foreign, "s-2"] {
         world
-            .refused(end(&client, &tokens, session), &OAuth(404, "not_found"))
+            .refused(end(&client, &tokens, session), &JsonRpc(404))
             .await;
     }
     let bare = without_token(end(&theirs, &their_tokens, foreign));
@@ -94,10 +92,7 @@ pub async fn foreign_events(world: Arc<World>) {
         request
     };
     world
-        .refused(
-            resume(Some(&foreign), "2025-11-25"),
-            &OAuth(404, "not_found"),
-        )
+        .refused(resume(Some(&foreign), "2025-11-25"), &JsonRpc(404))
         .await;
     // Without a session nothing says whose events they are, so nothing is gone on with.
     for version in ["2025-11-25", "2026-07-28"] {

@@ -1,0 +1,423 @@
+//! Connections to upstreams, of which each carries one exchange at a time, and those that are kept
+//! for the next one.
+//!
+//! hyper's own client keeps all of them equally long. A server that closes one just when a call is
+//! sent loses the call, so here each is kept for as long as its server says, and it is known whether
+//! anything came back on it.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, Request, Response, Uri,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use http_body::{Frame, SizeHint};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+    rt::{Executor, Read, Write},
+};
+use hyper_util::{
+    client::legacy::connect::Connection,
+    rt::{TokioExecutor, TokioIo},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+use tower::{Service, ServiceExt};
+
+use super::{Cause, request_body::RequestBody};
+
+/// Unused connections kept for each upstream. After a burst of streams the rest would only be
+/// memory.
+const KEPT_PER_HOST: usize = 64;
+
+/// How long one is kept at most, whatever its upstream says.
+const KEPT_LONGEST: Duration = Duration::from_mins(1);
+
+/// How long before its upstream would close it a connection is given up. A request has to arrive
+/// there within this time.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// How often those are closed that are not kept any longer.
+const SWEEP: Duration = Duration::from_secs(1);
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// Where connections lead: how, and to whom.
+pub(super) type Host = (Scheme, Authority);
+
+/// Makes connections with `C`, and keeps them.
+#[derive(Debug)]
+pub(super) struct Pool<C> {
+    connector: C,
+    /// How long an unused connection is kept if its upstream does not say.
+    kept_for: Duration,
+    kept: Arc<Kept>,
+}
+
+impl<C> Pool<C>
+where
+    C: Service<Uri, Error = Cause> + Clone,
+    C::Response: Connection + Read + Write + Unpin + Send + 'static,
+{
+    pub(super) fn new(connector: C, kept_for: Duration) -> Self {
+        Self {
+            connector,
+            kept_for,
+            kept: Arc::default(),
+        }
+    }
+
+    /// A connection that has served before, if one is free.
+    pub(super) fn kept(&self, host: &Host) -> Option<Line> {
+        let connection = self.kept.take(host, Instant::now())?;
+        Some(self.line(connection, host))
+    }
+
+    /// A connection of its own.
+    pub(super) async fn connect(&self, host: &Host) -> Result<Line, Cause> {
+        let to = Uri::builder()
+            .scheme(host.0.clone())
+            .authority(host.1.clone())
+            .path_and_query(PathAndQuery::from_static("/"))
+            .build()?;
+        let stream = self.connector.clone().oneshot(to).await?;
+        let is_proxied = stream.connected().is_proxied();
+        let heard = Arc::<AtomicBool>::default();
+        let stream = TokioIo::new(Listening {
+            stream: TokioIo::new(stream),
+            heard: Arc::clone(&heard),
+        });
+        let (sender, connection) = http1::handshake(stream).await?;
+        TokioExecutor::new().execute(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to an upstream ended");
+            }
+        });
+        let connection = Idle {
+            sender,
+            heard,
+            is_proxied,
+        };
+        Ok(self.line(connection, host))
+    }
+
+    fn line(&self, connection: Idle, host: &Host) -> Line {
+        Line {
+            connection,
+            host: host.clone(),
+            kept_for: self.kept_for,
+            kept: Arc::clone(&self.kept),
+        }
+    }
+}
+
+/// A connection at work. Dropping it closes it.
+pub(super) struct Line {
+    connection: Idle,
+    host: Host,
+    kept_for: Duration,
+    kept: Arc<Kept>,
+}
+
+/// Why there is no answer.
+pub(super) enum Unanswered {
+    /// Nothing was written of the request.
+    Unsent(Box<Request<RequestBody>>, hyper::Error),
+    /// It may have arrived. `heard` is whether anything came back.
+    Sent { error: hyper::Error, heard: bool },
+}
+
+impl Line {
+    /// Sends a request whose URI is absolute, and returns the answer as soon as its head is there.
+    pub(super) async fn send(
+        mut self,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<AnswerBody>, Unanswered> {
+        if !self.connection.is_proxied {
+            *request.uri_mut() = origin_form(request.uri());
+        }
+        self.connection.heard.store(false, Relaxed);
+        match self.connection.sender.try_send_request(request).await {
+            Ok(answer) => {
+                let kept_for = said(answer.headers()).unwrap_or(self.kept_for);
+                Ok(answer.map(|body| AnswerBody::new(body, self, kept_for)))
+            }
+            Err(mut failed) => Err(match failed.take_message() {
+                Some(request) => Unanswered::Unsent(Box::new(request), failed.into_error()),
+                None => Unanswered::Sent {
+                    error: failed.into_error(),
+                    heard: self.connection.heard.load(Relaxed),
+                },
+            }),
+        }
+    }
+
+    fn keep(self, kept_for: Duration) {
+        let until = Instant::now() + kept_for;
+        self.kept.put(self.host, self.connection, until);
+    }
+}
+
+/// How long the upstream keeps the connection, by its own word, less a margin.
+fn said(answer: &HeaderMap) -> Option<Duration> {
+    let parameters = answer.get(KEEP_ALIVE)?.to_str().ok()?.split(',');
+    let timeout = parameters
+        .filter_map(|parameter| parameter.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))?;
+    let seconds = timeout.1.trim().parse().ok()?;
+    let time = Duration::from_secs(seconds).saturating_sub(MARGIN);
+    Some(time.min(KEPT_LONGEST))
+}
+
+/// The address as a server that is not a proxy is asked for it (RFC 9112 §3.2.1).
+fn origin_form(uri: &Uri) -> Uri {
+    uri.path_and_query()
+        .cloned()
+        .map_or_else(Uri::default, Uri::from)
+}
+
+/// The body of an answer, at whose end the connection is free again.
+pub(super) struct AnswerBody {
+    body: Incoming,
+    line: Option<Line>,
+    kept_for: Duration,
+}
+
+impl AnswerBody {
+    fn new(body: Incoming, line: Line, kept_for: Duration) -> Self {
+        let mut answer = Self {
+            body,
+            line: Some(line),
+            kept_for,
+        };
+        answer.keep_at_end();
+        answer
+    }
+
+    fn keep_at_end(&mut self) {
+        if http_body::Body::is_end_stream(&self.body)
+            && let Some(line) = self.line.take()
+        {
+            line.keep(self.kept_for);
+        }
+    }
+}
+
+impl http_body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(_)) => self.keep_at_end(),
+            Some(Err(_)) => self.line = None,
+            None => {
+                let kept_for = self.kept_for;
+                if let Some(line) = self.line.take() {
+                    line.keep(kept_for);
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection without an exchange.
+struct Idle {
+    sender: SendRequest<RequestBody>,
+    heard: Arc<AtomicBool>,
+    is_proxied: bool,
+}
+
+/// Connections that are kept, each until a moment; those that were used last come last.
+#[derive(Default)]
+struct Kept(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    hosts: HashMap<Host, Vec<(Idle, Instant)>>,
+    is_swept: bool,
+}
+
+impl Kept {
+    /// Takes the connection that was used last of those that are still good.
+    fn take(&self, host: &Host, now: Instant) -> Option<Idle> {
+        let mut state = self.state();
+        let connections = state.hosts.get_mut(host)?;
+        let mut at = connections.len();
+        while at > 0 {
+            at -= 1;
+            let (connection, until) = &connections[at];
+            if *until <= now || connection.sender.is_closed() {
+                connections.remove(at);
+            } else if connection.sender.is_ready() {
+                return Some(connections.remove(at).0);
+            }
+        }
+        None
+    }
+
+    fn put(self: &Arc<Self>, host: Host, connection: Idle, until: Instant) {
+        if until <= Instant::now() || connection.sender.is_closed() {
+            return;
+        }
+        let mut state = self.state();
+        let connections = state.hosts.entry(host).or_default();
+        if connections.len() == KEPT_PER_HOST {
+            return;
+        }
+        connections.push((connection, until));
+        if !state.is_swept {
+            state.is_swept = true;
+            TokioExecutor::new().execute(sweep(Arc::downgrade(self)));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").finish_non_exhaustive()
+    }
+}
+
+/// Closes what is not kept any longer, until nothing is kept.
+async fn sweep(kept: Weak<Kept>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(kept) = kept.upgrade() else { return };
+        let now = Instant::now();
+        let mut state = kept.state();
+        state.hosts.retain(|_, connections| {
+            connections
+                .retain(|(connection, until)| *until > now && !connection.sender.is_closed());
+            !connections.is_empty()
+        });
+        if state.hosts.is_empty() {
+            state.is_swept = false;
+            return;
+        }
+    }
+}
+
+/// A connection that notes whether anything came over it.
+struct Listening<T> {
+    stream: T,
+    heard: Arc<AtomicBool>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Listening<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before {
+            self.heard.store(true, Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Listening<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn an_upstream_says_how_long_it_keeps_a_connection() {
+        for (value, expected) in [
+            ("timeout=5", Some(4)),
+            ("timeout=5, max=100", Some(4)),
+            ("max=100, Timeout = 30", Some(29)),
+            ("timeout=3600", Some(60)),
+            ("timeout=1", Some(0)),
+            ("timeout=0", Some(0)),
+            ("timeout=-1", None),
+            ("timeout=soon", None),
+            ("timeout", None),
+            ("max=100", None),
+            ("", None),
+        ] {
+            let mut answer = HeaderMap::new();
+            answer.insert(KEEP_ALIVE, HeaderValue::from_static(value));
+            let expected = expected.map(Duration::from_secs);
+            assert_eq!(said(&answer), expected, "{value:?}");
+        }
+        assert_eq!(said(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_server_is_asked_for_a_path() {
+        for (uri, path) in [
+            ("http://a.example:1/mcp?a=b", "/mcp?a=b"),
+            ("https://a.example", "/"),
+            ("https://a.example?a", "/?a"),
+        ] {
+            assert_eq!(origin_form(&Uri::from_static(uri)), path);
+        }
+    }
+}
