@@ -241,23 +241,27 @@ export class Actor {
 
   // ---- calling
 
-  /** POSTs one message, and does what the protocol tells this client to do about a 401 and a lost session. */
-  async post(message, how = {}) {
+  /** Sends with a token that works: a new one before the end of the old where the client does that, else at a 401. */
+  async withToken(send) {
     const { refresh, calls } = this.profile;
     if (refresh?.early !== undefined && Date.now() > this.accessEnds - refresh.early * 1000) await this.refreshes();
-    const answer = await this.postOnce(message, how);
-    if (answer.status === 401 && !how.isRefreshed) {
-      check(/error="invalid_token"/.test(answer.headers['www-authenticate']), tells(answer, 'a challenge with the reason'));
-      await (calls.refused ?? (() => this.refreshes()))(this);
-      return this.post(message, { ...how, isRefreshed: true });
-    }
-    const isSessionOver = (calls.startsAgainAt ?? [404]).includes(answer.status);
-    if (isSessionOver && message.method !== 'initialize' && !how.isNewSession && !how.isProbe) {
-      this.session = this.negotiated = undefined;
-      await this.profile.handshake(this);
-      return this.post(message, { ...how, isNewSession: true });
-    }
-    return answer;
+    const answer = await send();
+    if (answer.status !== 401) return answer;
+    check(/error="invalid_token"/.test(answer.headers['www-authenticate']), tells(answer, 'a challenge with the reason'));
+    await (calls.refused ?? (() => this.refreshes()))(this);
+    return send();
+  }
+
+  /** POSTs one message. Where the session is lost, begins a new one and sends it once more. */
+  async post(message, how = {}) {
+    const send = () => this.withToken(() => this.postOnce(message, how));
+    const answer = await send();
+    const isSessionOver = (this.profile.calls.startsAgainAt ?? [404]).includes(answer.status);
+    if (!isSessionOver || this.isStarting || how.isProbe || message.method === 'initialize') return answer;
+    this.session = this.negotiated = undefined;
+    this.isStarting = true;
+    await this.profile.handshake(this).finally(() => (this.isStarting = false));
+    return send();
   }
 
   postOnce(message, how = {}) {
@@ -315,7 +319,7 @@ export class Actor {
   async endsSession() {
     this.stream?.destroy();
     await this.answering;
-    const answer = await this.send('DELETE', this.server.url, this.headers());
+    const answer = await this.withToken(() => this.send('DELETE', this.server.url, this.headers()));
     check([200, 202, 204, 405].includes(answer.status), tells(answer, 'an end of the session'));
   }
 
@@ -324,8 +328,9 @@ export class Actor {
   /** Opens the stream of the server's own messages, where the server has one, and answers its requests. */
   async listens({ again, tries = 3 } = {}) {
     this.stream?.destroy();
-    const headers = [...this.headers(), { Accept: 'text/event-stream' }];
-    const answer = await this.send('GET', this.server.url, headers, '', { keepsOpen: true });
+    const accept = { Accept: 'text/event-stream' };
+    const answer = await this.withToken(() =>
+      this.send('GET', this.server.url, [...this.headers(), accept], '', { keepsOpen: true }));
     this.stream = answer.stream?.setEncoding('utf8');
     if (answer.status === 409 && tries > 1) {
       // The server has not noticed yet that the stream before is gone.
