@@ -34,20 +34,20 @@ const RESOURCE_METADATA = `${WELL_KNOWN}oauth-protected-resource`;
 const EITHER = 'application/json, text/event-stream';
 const JSON_TYPE = { 'Content-Type': 'application/json' };
 
-/** What the HTTP libraries of clients send by themselves. */
+/** Headers that HTTP libraries send by themselves. */
 export const httpx = (agent) => ({ Accept: '*/*', 'Accept-Encoding': 'gzip, deflate', Connection: 'keep-alive', 'User-Agent': agent });
 export const nodeFetch = (agent = 'node') => ({
   Accept: '*/*', 'Accept-Language': '*', 'Sec-Fetch-Mode': 'cors', 'User-Agent': agent, 'Accept-Encoding': 'gzip, deflate',
 });
 
-/** Many sets of headers as one list. A later header takes the place of an earlier one of its name; `undefined` takes it away. */
+/** Joins sets of headers into one list. A later one replaces an earlier one of its name; `undefined` removes it. */
 function together(...sets) {
   const all = new Map();
   for (const [name, value] of sets.flatMap((set) => Object.entries(set ?? {}))) all.set(name.toLowerCase(), [name, value]);
   return [...all.values()].filter(([, value]) => value !== undefined).flatMap(([name, value]) => [name, String(value)]);
 }
 
-/** The header of the negotiated version, and the session: what a client by the book sends. */
+/** The headers of a client that keeps to the specification: session and negotiated version. */
 export const byTheBook = (it, { method, params }) => ({
   ...(it.session && { 'Mcp-Session-Id': it.session }),
   ...(it.negotiated && { 'MCP-Protocol-Version': it.negotiated }),
@@ -64,7 +64,7 @@ let actors = 0;
 export class Actor {
   /**
    * `server` is `{ name, url, call, slow, session?, bearer? }`: tools to call, and a `bearer` if the
-   * server itself is called, by the book. `passphrase` is the person's; `saw` receives every exchange.
+   * server itself is called, without the proxy. `passphrase` is the person's; `saw` receives every exchange.
    */
   constructor(profile, server, { passphrase, saw = () => {} }) {
     Object.assign(this, { profile, server, passphrase, saw });
@@ -269,7 +269,7 @@ export class Actor {
     return this.send('POST', this.server.url, [...this.headers(message, how), accept, JSON_TYPE], JSON.stringify(message));
   }
 
-  /** What is in every request with a token. Called directly, the client keeps to the book. */
+  /** Headers of every request with a token. Towards the server itself, the client keeps to the specification. */
   headers(message = {}, how = {}) {
     const headersOf = (!this.isDirect && this.profile.calls.headersOf) || byTheBook;
     return [this.profile.calls.headers, { Authorization: `Bearer ${this.access}` }, headersOf(this, message, how)];
@@ -369,7 +369,7 @@ export class Actor {
     return !this.stream || !this.stream.destroyed;
   }
 
-  /** Everything that only it holds open. */
+  /** Closes everything that it holds open. */
   leaves() {
     this.stream?.destroy();
     this.connections.destroy();
@@ -382,7 +382,7 @@ export const modernMeta = (clientInfo, clientCapabilities = {}) => ({
   'io.modelcontextprotocol/clientCapabilities': clientCapabilities,
 });
 
-/** What a wrong answer is reported with. */
+/** The report of a wrong answer. */
 function tells({ status, headers, text = '', sent }, expected) {
   return `${expected}, but ${status} ${headers['content-type'] ?? ''} ${text.slice(0, 400)}\nto ${sent}`;
 }

@@ -18,14 +18,14 @@ import cursor from './cursor.mjs';
 import gemini from './gemini.mjs';
 import vscode from './vscode.mjs';
 
-/** Claude twice, which is one client and, with a passphrase, one person, but two accounts of it. */
+/** Claude plays twice: one client and, with a passphrase, one person, but two grants. */
 const PROFILES = [
   claude2025, claude2026, { ...claude2026, title: 'Claude 2026 again' }, claudeCode, chatgpt, vscode, codex, gemini, cursor,
 ];
 const NGINX = process.env.NGINX ?? 'nginx';
 /** Longer than nginx waits for the next byte of a stream, and than a token lives here: 60 s each. */
 const SILENCE = Number(process.env.REPLAY_SILENCE ?? 65);
-/** What passes between the acts, in seconds. */
+/** Seconds between two acts. */
 const PAUSE = Number(process.env.REPLAY_PAUSE ?? 0);
 const TOKEN = canary.secret('upstream token', 'replays-only-4f1f6a0e');
 
@@ -62,7 +62,7 @@ async function startServers(servers) {
   );
 }
 
-/** nginx with all its defaults, except that it says who the client is and writes nothing outside of here. */
+/** nginx with its defaults, except that it forwards the client's address and writes to our folder only. */
 async function startNginx(port, target) {
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${scratch}/nginx-${name};`);
   writeFileSync(join(scratch, 'nginx.conf'), `
@@ -102,7 +102,7 @@ function configuration({ port, publicUrl, passphrase, servers }) {
     ${Object.entries(servers).map(upstream).join('')}`;
 }
 
-/** Lets everybody do one act at the same time; who failed is out. */
+/** Lets all players do one act at the same time. A player that failed is out. */
 async function act(players, name, script) {
   if (players.some((player) => !player.isDirect)) await pause(PAUSE * 1000);
   await Promise.all(
@@ -122,7 +122,7 @@ const connects = (player) => player.profile.connects(player);
 const works = (player) => player.profile.works(player);
 const ends = (player) => player.profile.ends(player);
 
-/** Who listens must not lose its stream; who does not calls a tool that is as slow. */
+/** A client that listens must not lose its stream; the others call a tool that takes as long. */
 async function silence(player) {
   if (!player.profile.listens) return player.profile.works(player, player.server.slow);
   await pause(SILENCE * 1000);
@@ -148,7 +148,7 @@ export async function replays({ startProxy, passphrase, python, python2025 }) {
       Object.entries(servers).map(([name, { tools, port }]) =>
         new Actor(profile, { name, ...tools, ...serverOf(name, port) }, { passphrase, saw: canary.record })));
 
-  // Called directly and by the book, each replay must succeed: so what fails below is not its own fault.
+  // Without the proxy and by the specification, each replay must succeed. A failure below is then the proxy's.
   const direct = everybody((name, port) => ({ name: `${name} directly`, url: `http://127.0.0.1:${port}/mcp`, bearer: TOKEN }));
   await act(direct, 'connects, calls and ends', async (player) => {
     for (const script of [connects, works, ends]) await script(player);
