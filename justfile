@@ -68,6 +68,11 @@ interop *parts:
     cargo build --release
     interop/run {{ parts }}
 
+# Plays hosted clients at the release build, with pauses as long as in real life: a quarter of an hour
+replays:
+    cargo build --release
+    REPLAY_SILENCE=130 REPLAY_PAUSE=80 interop/run replays
+
 # Measures the proxy beside nginx and beside no proxy at all
 bench *arguments:
     cargo build --release

@@ -9,6 +9,7 @@ import { browser } from './browser.mjs';
 import * as canary from './canary.mjs';
 import { callTool, obtainTokens } from './client/plain.mjs';
 import * as conformance from './conformance.mjs';
+import { replays } from './replay/replays.mjs';
 import {
   answers, check, endAll, failed, freePort, header, here, passed, passThrough, run, scratch, start, step, tally, within,
 } from './lib.mjs';
@@ -16,6 +17,7 @@ import {
 const PROXY = resolve(process.env.PROXY_BIN ?? join(here, '../target/release/mcp-oauth-proxy'));
 const POSTGRES = new URL(process.env.TEST_POSTGRES_URL ?? 'postgres://postgres@127.0.0.1:5432/test');
 const PYTHON = process.env.PYTHON ?? join(here, '.venv/bin/python');
+const PYTHON_2025 = process.env.PYTHON_2025 ?? join(here, '.venv-2025/bin/python');
 
 const random = () => randomBytes(18).toString('base64url');
 const passphrase = canary.secret('passphrase', `horse & "battery" <staple> ü ${random()}`);
@@ -298,6 +300,11 @@ async function restart() {
   });
 }
 
+/** Hosted clients and editors, played by hand. */
+async function replaysPart() {
+  await replays({ startProxy, passphrase, python: PYTHON, python2025: PYTHON_2025 });
+}
+
 async function canaryPart(parts) {
   await step('canary · a planted secret is found in every form', async () => canary.selfTest());
   await step('canary · no secret in logs, answers and databases', async () => {
@@ -309,7 +316,7 @@ async function canaryPart(parts) {
   }, 300);
 }
 
-const PARTS = { clients, environment, postgres, conformance: conformanceSuite, browser: browserPart, restart, canary: canaryPart };
+const PARTS = { clients, environment, postgres, conformance: conformanceSuite, browser: browserPart, replays: replaysPart, restart, canary: canaryPart };
 
 const asked = process.argv.slice(2);
 const unknown = asked.filter((part) => !PARTS[part]);

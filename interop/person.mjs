@@ -4,7 +4,7 @@
 
 import { pathToFileURL } from 'node:url';
 
-/** Returns the URL that the person's browser is redirected to. Asked for an upstream, takes the first. */
+/** Returns the URL to which the browser is redirected, or the link that opens an app. Asked for an upstream, takes the first. */
 export async function decide(authorizationUrl, { passphrase, decision = 'approve' }) {
   const page = await get(authorizationUrl);
   const html = await page.text();
@@ -28,11 +28,18 @@ export async function decide(authorizationUrl, { passphrase, decision = 'approve
     },
     body: fields,
   });
-  const location = answer.headers.get('location');
-  if (answer.status !== 303 || !location) {
-    throw new Error(`consent answered ${answer.status} instead of 303: ${(await answer.text()).slice(0, 500)}`);
+  const end = await answer.text();
+  const location = answer.status === 200 ? linkOfApp(end) : answer.headers.get('location');
+  if (![200, 303].includes(answer.status) || !location) {
+    throw new Error(`consent answered ${answer.status} and leads nowhere: ${end.slice(0, 500)}`);
   }
   return new URL(location);
+}
+
+/** An app is opened from a page that stays. */
+function linkOfApp(html) {
+  const links = [...html.matchAll(/<a\b[^>]*>/gi)].map(([tag]) => attributes(tag).href ?? '');
+  return links.find((href) => URL.canParse(href) && !/^https?:/.test(href));
 }
 
 async function get(url) {

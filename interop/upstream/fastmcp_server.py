@@ -1,10 +1,16 @@
-"""A FastMCP server that demands one static bearer token: FASTMCP_TOKEN, on 127.0.0.1:PORT."""
+"""A FastMCP server that demands one static bearer token: FASTMCP_TOKEN, on 127.0.0.1:PORT.
+
+With QUIET its streams have no comments between events, as with many servers."""
 
 import asyncio
 import os
 
 from fastmcp import Context, FastMCP
 from fastmcp.server.auth import StaticTokenVerifier
+from sse_starlette import EventSourceResponse
+
+if "QUIET" in os.environ:
+    EventSourceResponse.DEFAULT_PING_INTERVAL = 24 * 60 * 60
 
 server = FastMCP(
     "interop",
@@ -16,6 +22,19 @@ server = FastMCP(
 def add(a: int, b: int) -> int:
     """Adds two numbers."""
     return a + b
+
+
+@server.tool
+def session(ctx: Context) -> str:
+    """Says in which session it is called."""
+    return ctx.session_id
+
+
+@server.tool
+async def rest(seconds: float) -> str:
+    """Says nothing for a while."""
+    await asyncio.sleep(seconds)
+    return f"rested {seconds} s"
 
 
 @server.tool
