@@ -208,26 +208,85 @@ export async function browser({ issuer, resource, passphrase }) {
       await redeems(asked, await approve(await openPage(asked), asked, 'localhost'));
     });
 
-    await inBrowser('a client with a scheme of its own is called', async () => {
-      const asked = ask(APP);
-      const page = await openPage(asked);
+    /** The links of an app that the page opens, as the browser hands them to the system. */
+    async function calls(page) {
       const devtools = await context.newCDPSession(page);
       await devtools.send('Network.enable');
       const called = [];
-      const failures = new Map();
       devtools.on('Network.requestWillBeSent', ({ request: sent, requestId }) => {
         if (sent.url.startsWith('cursor://')) called.push({ url: sent.url, requestId });
       });
-      devtools.on('Network.loadingFailed', (failure) => failures.set(failure.requestId, failure));
+      devtools.on('Network.loadingFailed', ({ requestId, errorText, blockedReason }) => {
+        const call = called.find((it) => it.requestId === requestId);
+        if (call) Object.assign(call, { errorText, blockedReason });
+      });
+      return called;
+    }
+    const ended = (call) => call?.errorText !== undefined;
+    /** Here nothing is installed for the scheme, and the browser says so. */
+    const forgetMissingApp = () =>
+      complaints.splice(0, complaints.length, ...complaints.filter((it) => !/registered handler|scheme/.test(it)));
+
+    await inBrowser('an app is opened by its link, and the tab says that it is done', async () => {
+      const asked = ask(APP);
+      const page = await openPage(asked);
+      const called = await calls(page);
       await type(page);
       await button(page, 'approve').click({ noWaitAfter: true });
-      await until('a call of cursor://', 10, () => called.length > 0 && failures.has(called[0].requestId));
-      const { errorText, blockedReason } = failures.get(called[0].requestId);
+      await page.getByText('You can close this page').waitFor();
+      await until('a call of cursor://', 10, () => ended(called[0]));
+      const { url, errorText, blockedReason } = called[0];
       check(!blockedReason && !/BLOCKED/.test(errorText), `it was blocked: ${blockedReason ?? errorText}`);
-      await redeems(asked, new URL(called[0].url).searchParams);
-      // Here nothing is installed for the scheme, and the browser says so.
-      complaints.splice(0, complaints.length, ...complaints.filter((it) => !/registered handler|scheme/.test(it)));
+      check((await page.locator('input').count()) === 0, 'the form is still there');
+      check(!(await page.content()).includes(passphrase), 'the passphrase is still there');
+      await page.screenshot({ path: join(PICTURES, 'app-opened.png'), fullPage: true });
+      // For the case that the app did not open.
+      check((await page.locator('a').getAttribute('href')) === url, 'the link is another one');
+      await page.locator('a').click({ noWaitAfter: true });
+      await until('a second call of cursor://', 10, () => ended(called[1]));
+      check(called[1].url === url, 'the link gave another answer');
+      await redeems(asked, new URL(url).searchParams);
+      // What was typed does not come back with the page before.
+      await page.goBack();
+      check((await page.inputValue('input[name=secret]')) === '', 'the passphrase is in the field again');
+      forgetMissingApp();
       return errorText;
+    });
+
+    await inBrowser('denying an app leaves a page that says so', async () => {
+      const asked = ask(APP);
+      const page = await openPage(asked);
+      const called = await calls(page);
+      await button(page, 'deny').click({ noWaitAfter: true });
+      await page.getByText('Denied. You can close this page').waitFor();
+      await until('a call of cursor://', 10, () => ended(called[0]));
+      check(new URL(called[0].url).searchParams.get('error') === 'access_denied', `it was told ${called[0].url}`);
+      forgetMissingApp();
+    });
+
+    await inBrowser('without JavaScript an app is opened too', async () => {
+      const plain = await context.browser().newContext({ javaScriptEnabled: false });
+      try {
+        const asked = ask(APP);
+        const page = await openPage(asked, plain);
+        await type(page);
+        await button(page, 'approve').click({ noWaitAfter: true });
+        await page.getByText('You can close this page').waitFor();
+        const refresh = await page.locator('meta[http-equiv=refresh]').getAttribute('content');
+        await redeems(asked, new URL(refresh.replace(/^0; url=/, '')).searchParams);
+        forgetMissingApp();
+      } finally {
+        await plain.close();
+      }
+    });
+
+    await inBrowser('an address that is opened says what to do with it', async () => {
+      const page = await context.newPage();
+      const response = await page.goto(resource);
+      const words = await page.locator('body').innerText();
+      check(response.status() === 401, `the answer was ${response.status()}`);
+      check(words.includes(`claude mcp add --transport http everything ${resource}`), `it says: ${words}`);
+      await page.screenshot({ path: join(PICTURES, 'address.png'), fullPage: true });
     });
 
     await inBrowser('another site cannot frame the page', async () => {

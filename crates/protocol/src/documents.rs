@@ -49,7 +49,7 @@ pub(crate) trait Document: Sized + Send + Sync + 'static {
     /// How long after it was fetched a copy may stand in for one that does not get through.
     const LAST_GOOD_COPY: Duration;
 
-    fn parse(url: &DocumentUrl, body: &[u8]) -> Result<Self, OAuthError>;
+    fn parse(clients: &ClientPolicy, url: &DocumentUrl, body: &[u8]) -> Result<Self, OAuthError>;
 
     /// The copy in this program, if there is one.
     fn pinned_copy(url: &DocumentUrl) -> Option<Self>;
@@ -64,8 +64,8 @@ pub(crate) trait Document: Sized + Send + Sync + 'static {
 impl Document for ClientMetadata {
     const LAST_GOOD_COPY: Duration = Duration::from_hours(7 * 24);
 
-    fn parse(url: &DocumentUrl, body: &[u8]) -> Result<Self, OAuthError> {
-        client_document::parse(url, body)
+    fn parse(clients: &ClientPolicy, url: &DocumentUrl, body: &[u8]) -> Result<Self, OAuthError> {
+        client_document::parse(url, body, &clients.app_schemes)
     }
 
     fn pinned_copy(url: &DocumentUrl) -> Option<Self> {
@@ -85,7 +85,7 @@ impl Document for KeySet {
     /// Shorter, since a key that was withdrawn may be in it.
     const LAST_GOOD_COPY: Duration = Duration::from_hours(24);
 
-    fn parse(_: &DocumentUrl, body: &[u8]) -> Result<Self, OAuthError> {
+    fn parse(_: &ClientPolicy, _: &DocumentUrl, body: &[u8]) -> Result<Self, OAuthError> {
         Self::parse(body)
     }
 
@@ -198,7 +198,7 @@ async fn fetch<D: Document>(app: App, url: DocumentUrl) -> Outcome<D> {
     // Decide.
     let now = app.ports.clock.elapsed();
     let read = match fetched {
-        Ok(fetched) => D::parse(&url, &fetched.body)
+        Ok(fetched) => D::parse(&app.policy.clients, &url, &fetched.body)
             .map(|document| Copy {
                 document: Arc::new(document),
                 fetched_at: now,

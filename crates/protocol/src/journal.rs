@@ -11,7 +11,11 @@ use crate::{
     forward::shown_address::looks_like_key,
     mcp::{repeated::Contradiction, revision::Era},
     oauth::{
-        bearer, error::ErrorCode, grant::Revoked, identifiers::ClientId, refresh_token::Repeated,
+        bearer,
+        error::{ErrorCode, RefusedClient},
+        grant::Revoked,
+        identifiers::ClientId,
+        refresh_token::Repeated,
     },
     policy::UpstreamPolicy,
 };
@@ -19,10 +23,12 @@ use crate::{
 /// One thing that happened.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A client registered (RFC 7591). Its name is its own claim.
+    /// A client registered (RFC 7591). Its name is its own claim. `left_out` are the links of apps
+    /// among its redirect URIs that nobody let in, as the error module tells texts of requests.
     ClientRegistered {
         client_id: &'a ClientId,
         client_name: &'a str,
+        left_out: &'a [String],
     },
     /// What a client publishes, its metadata or its keys, was fetched and can be used.
     DocumentFetched { url: &'a str },
@@ -86,6 +92,8 @@ pub enum Event<'a> {
         error: ErrorCode,
         description: &'a str,
         presented: Option<&'a str>,
+        /// Whose request it was, as far as that was known.
+        client: Option<&'a RefusedClient>,
     },
     /// A request came under a name that is not ours, while we run for this computer alone; `host`
     /// is what `told_host` leaves of it.

@@ -32,6 +32,7 @@
 //! | RFC 7523 client assertions | `oauth/client_assertion.rs` | `endpoint/extract.rs` | `client_assertions.rs` |
 //! | RFC 7591 dynamic registration | `oauth/client.rs` | `endpoint/register.rs` | `registration.rs` |
 //! | RFC 7636 PKCE | `oauth/pkce.rs` | `endpoint/token.rs` | `token_endpoint.rs` |
+//! | RFC 8252 §7.1 schemes of apps | `oauth/app_scheme.rs` | `endpoint/register.rs` | `registration.rs` |
 //! | RFC 8252 §7 redirect URIs of native apps | `oauth/redirect_uri.rs` | `endpoint/authorize.rs` | `authorization.rs` |
 //! | RFC 8414 authorization server metadata | `oauth/metadata.rs` | `endpoint/metadata.rs` | `metadata.rs` |
 //! | RFC 8707 resource indicators | `oauth/resource.rs` | `endpoint/authorize.rs` | `authorization.rs` |

@@ -15,6 +15,7 @@ use crate::{
     },
     identity::password::SignIn,
     oauth::{
+        app_scheme::AppScheme,
         client::PreregisteredClient,
         client_auth::AuthMethod,
         client_document::{DocumentUrl, HostPattern},
@@ -117,6 +118,11 @@ pub struct ClientPolicy {
     pub document_hosts: Vec<HostPattern>,
     /// Hosts whose documents are not taken.
     pub refused_document_hosts: Vec<HostPattern>,
+    /// Schemes of apps that the operator let in, beside those of known ones.
+    pub app_schemes: Vec<AppScheme>,
+    /// Whether the metadata announces that answers carry `iss` (RFC 9207 §3). They do anyway; but a
+    /// client that is told so insists on it, also one that loses it on the way.
+    pub announce_iss: bool,
     /// Those that the operator set up. They come before all others.
     pub preregistered: Vec<Arc<PreregisteredClient>>,
 }
@@ -128,6 +134,8 @@ impl Default for ClientPolicy {
             documents: true,
             document_hosts: Vec::new(),
             refused_document_hosts: Vec::new(),
+            app_schemes: Vec::new(),
+            announce_iss: true,
             preregistered: Vec::new(),
         }
     }
@@ -156,7 +164,12 @@ impl ClientPolicy {
             && !is_among(&self.refused_document_hosts)
     }
 
-    /// The ways to authenticate that some client can use here.
+    /// The ways to authenticate that some client can use here. Metadata has one list for all ways of
+    /// being known (RFC 8414 §2), and clients pick the strongest in it that they have, some without
+    /// falling back. So a method is in it as long as there is a way of being known that takes it: a
+    /// client with a document uses none or its key, one that registers none or a secret, and one that
+    /// the operator set up what it was set up with. A client that registers for a method of the other
+    /// ways gets one of its own, and the answer says which.
     pub fn auth_methods(&self) -> Vec<AuthMethod> {
         let some = |method| {
             self.preregistered

@@ -647,5 +647,79 @@ async fn a_client_whose_registration_has_run_out_is_as_unknown_as_any() {
     let expired = authorize(&client, &[]).await;
     let unknown = authorize(&client, &[("client_id", Some("unknown"))]).await;
     stays_here(&expired);
-    assert_eq!(expired.body, unknown.body);
+    // But for the name that it gives itself, which both pages tell.
+    let told = expired.text().replace(&client.client_id, "unknown");
+    assert_eq!(told, unknown.text());
+}
+
+/// Case 04: an address that is not one of the client's is shown beside those that are, on the page
+/// and in the log, escaped and shortened; and whose mistake it is.
+#[tokio::test]
+async fn a_page_shows_the_address_that_was_asked_for_and_those_that_are_known() {
+    let long = format!("https://app.example/cb?x={}", "y".repeat(1500));
+    for (registered, asked, told) in [
+        (
+            "https://localhost:1234/cb",
+            "https://localhost:5678/cb",
+            "https://localhost:5678/cb",
+        ),
+        (
+            "https://app.example/cb",
+            "https://app.example/cb?server_id=1",
+            "https://app.example/cb?server_id=1",
+        ),
+        (
+            "warp://mcp/oauth2callback",
+            "warp://mcp/oauth2callback?server_id=1",
+            "warp://mcp/oauth2callback?server_id=1",
+        ),
+        (
+            "https://app.example/cb",
+            "https://app.example/<b>\"\n\u{202e}",
+            "https://app.example/<b>%22%0A%E2%80%AE",
+        ),
+        ("https://app.example/cb", &long, &long[..120]),
+    ] {
+        let server = TestServer::new();
+        let metadata = json!({
+            "client_name": "An app", "redirect_uris": [registered], "token_endpoint_auth_method": "none",
+        });
+        let client = McpClient::register(&server, &metadata).await;
+        let answer = authorize(&client, &[("redirect_uri", Some(asked))]).await;
+        stays_here(&answer);
+        let page = scraper::Html::parse_document(&answer.text());
+        let page: String = page.root_element().text().collect();
+        let event = server.journal.all().last().unwrap().clone();
+        for said in [registered, told, "An app", &client.client_id] {
+            assert!(page.contains(said), "{said}: {page}");
+            assert!(event.contains(said), "{said}: {event}");
+        }
+        assert!(
+            page.contains("This is a mistake of the app, not yours."),
+            "{page}"
+        );
+        assert!(!event.contains(&"y".repeat(200)), "{event}");
+        // Refused as before, and the right one works.
+        let right = [("redirect_uri", Some(registered))];
+        let _ = authorize(&client, &right).await.expect(200);
+    }
+
+    // An app link in place of a loopback address, under a document that is published.
+    let server = TestServer::new();
+    let id = "https://claude.ai/oauth/claude-code-client-metadata";
+    let client = McpClient::by_document(&server, id, "claude://oauth/callback");
+    let answer = authorize(&client, &[]).await;
+    stays_here(&answer);
+    for said in [
+        "claude://oauth/callback",
+        "http://localhost/callback",
+        "its publisher",
+    ] {
+        assert!(answer.text().contains(said), "{said}: {answer:#?}");
+    }
+    // A link of an app that the operator could let in.
+    let client = McpClient::by_document(&server, id, "myapp://oauth/callback");
+    let answer = authorize(&client, &[]).await;
+    stays_here(&answer);
+    assert!(answer.text().contains("app_schemes"), "{answer:#?}");
 }

@@ -86,7 +86,7 @@ async fn a_wrong_passphrase_gives_the_page_again_and_no_code() {
         "",
         "cafe\u{301} correct horse",
         "caf\u{e9} correct hors",
-        "caf\u{e9} correct horse ",
+        "caf\u{e9} correct  horse",
         "Caf\u{e9} correct horse",
         "caf\u{e9} correct horse\0",
         "\0",
@@ -1049,4 +1049,148 @@ async fn the_decision_is_taken_from_a_form_post_only() {
         .body(Body::from("{}"))
         .unwrap();
     gives_nothing(&server.send(json).await, 400);
+}
+
+/// Case 11: the link of an app leaves the tab where it is, so the answer is a page: it is done, the
+/// passphrase is gone, and there is a link for the case that the app did not open.
+#[tokio::test]
+async fn after_an_app_was_approved_the_tab_says_that_it_is_done() {
+    let server = TestServer::new();
+    for uri in [
+        "cursor://anysphere.cursor-mcp/oauth/callback",
+        "com.example.app:/oauth2redirect?a=1",
+    ] {
+        let metadata = json!({ "redirect_uris": [uri], "token_endpoint_auth_method": "none" });
+        let client = McpClient {
+            redirect_uri: uri.to_owned(),
+            ..McpClient::register(&server, &metadata).await
+        };
+        let (mut browser, page) = opened(&client).await;
+        let done = browser
+            .approve(&server, &page, PASSPHRASE)
+            .await
+            .expect(200);
+        assert_eq!(done.header("content-type"), "text/html; charset=utf-8");
+        assert_eq!(done.header("cache-control"), "no-store");
+        assert_eq!(done.header("referrer-policy"), "no-referrer");
+        assert_eq!(
+            done.header("content-security-policy"),
+            page.header("content-security-policy")
+        );
+        assert!(done.text().contains("You can close this page."));
+        for gone in ["<form", "<input", "<script", PASSPHRASE] {
+            assert!(!done.text().contains(gone), "{gone}");
+        }
+        // Pressed again, the same comes.
+        let again = browser
+            .approve(&server, &page, PASSPHRASE)
+            .await
+            .expect(200);
+        assert_eq!(done.text(), again.text());
+        let redirect = done.leads_back();
+        assert_eq!(redirect.to, uri.split('?').next().unwrap());
+        assert_eq!(redirect.parameter("state"), STATE);
+        assert_eq!(redirect.parameter("iss"), ISSUER);
+        let _ = client.redeem(redirect.parameter("code")).await.expect(200);
+
+        let (mut browser, page) = opened(&client).await;
+        let denied = browser.deny(&server, &page).await.expect(200);
+        assert!(denied.text().contains("Denied. You can close this page."));
+        assert_eq!(denied.leads_back().parameter("error"), "access_denied");
+    }
+    // A website, or a program of this computer, shows a page of its own.
+    let client = server.mcp_client().await;
+    let (mut browser, page) = opened(&client).await;
+    let answer = browser
+        .approve(&server, &page, PASSPHRASE)
+        .await
+        .expect(303);
+    assert!(answer.body.is_empty() && !answer.headers.contains_key("refresh"));
+}
+
+/// Case 02: the form of the page is taken by the members of its content type, and what keeps other
+/// sites out is none of them.
+#[tokio::test]
+async fn a_list_of_content_types_opens_no_other_way_to_approve() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let listed = "application/json, application/x-www-form-urlencoded";
+    for (name, value) in [
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-origin, cross-site"),
+        ("sec-fetch-site", "cross-site, same-origin"),
+        ("origin", "https://evil.example"),
+        ("origin", "https://gw.example, https://evil.example"),
+    ] {
+        let (browser, page) = opened(&client).await;
+        let forged = with(approval(&browser, &page), "content-type", listed);
+        let forged = with(forged, name, value);
+        gives_nothing(&server.send(forged).await, 403);
+    }
+    let (browser, page) = opened(&client).await;
+    let without_cookie = with(approval(&browser, &page), "content-type", listed);
+    gives_nothing(
+        &server.send(with(without_cookie, "cookie", "x=1")).await,
+        403,
+    );
+    let twice = with(approval(&browser, &page), "content-type", listed);
+    let twice = with(twice, "sec-fetch-site", "same-origin, same-origin");
+    let _ = server.send(twice).await.expect(303);
+    // What is no form is none, whatever it is called.
+    let (browser, page) = opened(&client).await;
+    let mut json = with(approval(&browser, &page), "content-type", listed);
+    *json.body_mut() = Body::from("{\"decision\":\"approve\"}");
+    gives_nothing(&server.send(json).await, 403);
+}
+
+/// Pain 8 of the newcomers: where the proxy is for this computer alone, its user is its operator.
+#[tokio::test]
+async fn only_a_proxy_for_this_computer_says_where_its_passphrase_is() {
+    let reminder = "Lost? Delete data/passphrase.hash and start the proxy again.";
+    for (issuer, told) in [
+        ("http://127.0.0.1:8080", true),
+        ("https://gw.example", false),
+    ] {
+        let mut policy = policy(&[("one", "/mcp")]);
+        policy.issuer = Issuer::parse(issuer).unwrap();
+        policy.sign_in = policy.sign_in.with_reminder(reminder.to_owned());
+        let server = TestServer::with(policy);
+        let host = issuer.split_once("://").unwrap().1;
+        let at = |request: Request<Body>| with(request, "host", host);
+        let registration =
+            support::json_request("/register", &json!({ "redirect_uris": [REDIRECT_URI] }));
+        let registered = server.send(at(registration)).await.expect(201).json();
+        let query = encoded(&[
+            ("response_type", "code"),
+            ("client_id", registered["client_id"].as_str().unwrap()),
+            ("code_challenge", CHALLENGE),
+            ("code_challenge_method", "S256"),
+        ]);
+        let get = request(Method::GET, &format!("/authorize?{query}"));
+        let page = server.send(at(get.body(Body::empty()).unwrap())).await;
+        let page = page.expect(200);
+        assert_eq!(page.text().contains(reminder), told, "{issuer}");
+        let cookie = page
+            .header("set-cookie")
+            .split(';')
+            .next()
+            .unwrap()
+            .to_owned();
+        let wrong = || {
+            let browser = Browser::default();
+            let form = browser.form(&page, &[("secret", "wrong"), ("decision", "approve")]);
+            with(at(form), "cookie", &cookie)
+        };
+        for _ in 0..5 {
+            let again = server.send(wrong()).await.expect(401);
+            assert_eq!(again.text().contains(reminder), told, "{issuer}");
+        }
+        let blocked = server.send(wrong()).await.expect(429);
+        assert_eq!(blocked.text().contains(reminder), told, "{issuer}");
+        assert!(
+            blocked
+                .text()
+                .contains("go back to your app and connect again")
+        );
+    }
 }

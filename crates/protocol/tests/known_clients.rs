@@ -8,7 +8,7 @@ mod support;
 use std::{fmt::Write, fs, path::Path};
 
 use http::{Method, header};
-use protocol::oauth::known_clients::{Document, KNOWN_CLIENTS};
+use protocol::oauth::known_clients::{Document, KNOWN_CLIENTS, Peculiarity, WITHOUT_PKCE};
 use serde_json::{Value, json};
 use support::{
     Answer, TestServer,
@@ -552,6 +552,53 @@ async fn apps_connect_by_the_schemes_that_they_are_known_for() {
     }
 }
 
+/// Case 03: what each registers, as public reports have it.
+#[tokio::test]
+async fn apps_connect_with_the_links_that_they_register() {
+    for (name, redirect_uri) in [
+        (
+            "Raycast MCP: Dust (dev)",
+            "raycast://oauth?package_name=mcp_server_dust_(dev)",
+        ),
+        ("Raycast", "raycast://oauth"),
+        ("Obsidian", "obsidian://mcp/callback"),
+        ("Gemini Helper", "obsidian://gemini-helper-oauth"),
+        ("Zed", "zed://oauth/callback"),
+        ("Kiro", "kiro://kiro.oauth/callback"),
+        ("Goose", "goose://oauth-callback"),
+        ("LM Studio", "lmstudio://oauth/callback"),
+        ("Warp", "warp://mcp/oauth2callback"),
+        ("Trae", "trae://trae.ai-ide/oauth/callback"),
+        ("Qoder", "qoder://vendor.extension/callback"),
+        ("VSCodium", "vscodium://vendor.extension/callback"),
+        ("Antigravity", "antigravity://oauth/callback"),
+    ] {
+        for uris in [
+            json!([redirect_uri]),
+            json!(["http://127.0.0.1:9/cb", redirect_uri]),
+        ] {
+            let metadata = json!({
+                "client_name": name,
+                "redirect_uris": uris,
+                "grant_types": [
+                    "authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"
+                ],
+                "token_endpoint_auth_method": "none",
+            });
+            let client = registered(&TestServer::new(), &metadata, redirect_uri).await;
+            let (_, page) = client.opens(&client.authorization_with(&[])).await;
+            assert!(
+                page.expect(200)
+                    .text()
+                    .contains("Any app can claim such a link")
+            );
+            connects(&client).await;
+            let other = format!("{redirect_uri}x");
+            near_misses_are_refused(&client, &[&other]).await;
+        }
+    }
+}
+
 /// AZ-26, BCP-02
 // N-AZ-56
 #[tokio::test]
@@ -600,10 +647,7 @@ async fn an_error_goes_to_a_stranger_only_when_a_person_wants_it() {
             // After a decision of a person it goes by itself.
             let (mut browser, page) = client.opens(&client.authorization_with(&[])).await;
             let denied = browser.deny(&client.server, &page.expect(200)).await;
-            assert_eq!(
-                denied.expect(303).redirect().parameter("error"),
-                "access_denied"
-            );
+            assert_eq!(denied.leads_back().parameter("error"), "access_denied");
         }
     }
 }
@@ -672,20 +716,16 @@ fn each_peculiarity_has_a_public_report_and_a_test() {
         .flat_map(|folder| sources(&package().join(folder)))
         .map(|(_, text)| text)
         .collect();
+    let has_both = |peculiarity: &Peculiarity| {
+        let test = format!("fn {}(", peculiarity.test);
+        assert!(tests.contains(&test), "no test is called {peculiarity:?}");
+        let report = peculiarity.report;
+        assert!(report.starts_with("https://"), "{peculiarity:?}");
+    };
+    WITHOUT_PKCE.iter().for_each(has_both);
     for client in KNOWN_CLIENTS {
         assert!(!client.peculiarities.is_empty(), "{}", client.name);
-        for peculiarity in client.peculiarities {
-            assert!(
-                tests.contains(&format!("fn {}(", peculiarity.test)),
-                "{}: no test is called {}",
-                client.name,
-                peculiarity.test
-            );
-            assert!(
-                peculiarity.report.starts_with("https://"),
-                "{peculiarity:?}"
-            );
-        }
+        client.peculiarities.iter().for_each(has_both);
         let source = client.document.as_ref().map(|document| document.source);
         assert!(source.is_none_or(|source| source.starts_with("https://")));
     }
@@ -704,8 +744,14 @@ fn no_client_has_its_name_in_the_code_outside_the_table() {
         "cursor",
         "gemini",
         "inspector",
+        "hermes",
         "jetbrains",
+        "kiro",
+        "lmstudio",
         "mcp-remote",
+        "obsidian",
+        "qoder",
+        "raycast",
         "openai",
         "opencode",
         "perplexity",
@@ -765,20 +811,42 @@ fn page() -> String {
             None => writeln!(page, "- registers, or is set up by you").unwrap(),
         }
         page.push_str("\n| It | Here | Seen in | Test |\n| --- | --- | --- | --- |\n");
-        for peculiarity in client.peculiarities {
-            let report = peculiarity.report;
-            let shown = report.trim_start_matches("https://github.com/");
-            writeln!(
-                page,
-                "| {} | {} | [{shown}]({report}) | {} |",
-                peculiarity.does,
-                peculiarity.answer,
-                peculiarity.test.replace('_', " "),
-            )
-            .unwrap();
-        }
+        client
+            .peculiarities
+            .iter()
+            .for_each(|row| line(&mut page, row));
     }
+    page.push_str(
+        "\n## Approved, and then nothing\n\n\
+         The browser says that all is done, the log ends with \"a client was approved\", and no request to\n\
+         `/token` follows. Some versions above lose the parameter `iss` of the answer (RFC 9207) and then\n\
+         miss it, because the metadata announces it, as MCP demands of a server that sends it. Update the\n\
+         client. Where that cannot be, stop the announcement; `iss` is still sent, and clients that check\n\
+         it go on doing so:\n\n\
+         ```toml\n[clients]\nannounce_iss = false\n```\n\n\
+         Then remove the connection in the client and add it anew, since many keep the metadata. There is\n\
+         no answer by client here: who asks for the metadata does not reliably say what it is.\n\n\
+         ## Clients without PKCE\n\n\
+         A client that sends no `code_challenge` with `code_challenge_method=S256` is refused, and no\n\
+         setting lets it in: MCP demands PKCE of every client, and without it a code that leaks is as good\n\
+         as a token. The error that it gets, the page and the log say so.\n\n\
+         | Client | What helps | Seen in | Test |\n| --- | --- | --- | --- |\n",
+    );
+    WITHOUT_PKCE.iter().for_each(|row| line(&mut page, row));
     page
+}
+
+fn line(page: &mut String, row: &Peculiarity) {
+    let shown = row.report.trim_start_matches("https://github.com/");
+    writeln!(
+        page,
+        "| {} | {} | [{shown}]({}) | {} |",
+        row.does,
+        row.answer,
+        row.report,
+        row.test.replace('_', " "),
+    )
+    .unwrap();
 }
 
 fn known_by(page: &mut String, document: &Document) {

@@ -416,3 +416,28 @@ async fn post(client: &McpClient, path: &str, method: &str, fields: &[(&str, &st
     }
     client.server.send(request).await
 }
+
+/// Case 01: a client that loses `iss` and insists on it where it is announced gets in where it is
+/// not; one that compares it finds it as before, in answers and in errors.
+#[tokio::test]
+async fn iss_is_sent_also_where_it_is_not_announced() {
+    let member = "authorization_response_iss_parameter_supported";
+    for announced in [true, false] {
+        let mut policy = support::policy(&[("one", "/mcp")]);
+        policy.clients.announce_iss = announced;
+        let server = TestServer::with(policy);
+        let client = server.mcp_client().await;
+        for path in [SERVER.to_owned(), format!("{SERVER}/mcp")] {
+            let metadata = document(server.get(&path).await);
+            assert_eq!(metadata.get(member), announced.then_some(&json!(true)));
+        }
+        let (mut browser, page) = client.opens(&client.authorization_with(&[])).await;
+        let answer = browser.approve(&server, &page, support::PASSPHRASE).await;
+        let answer = answer.expect(303).redirect();
+        assert_eq!(answer.parameter("iss"), ISSUER);
+        let _ = client.redeem(answer.parameter("code")).await.expect(200);
+        let wrong = client.authorization_with(&[("response_type", Some("token"))]);
+        let (_, refused) = client.opens(&wrong).await;
+        assert_eq!(refused.expect(303).redirect().parameter("iss"), ISSUER);
+    }
+}

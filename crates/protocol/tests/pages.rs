@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 use protocol::{
     endpoint::pages::{
-        Choice, ConsentPage, MessagePage, WayBack, content_security_policy, printable_name,
+        Choice, ConsentPage, Link, MessagePage, content_security_policy, printable_name,
     },
     identity::password::Kind,
 };
@@ -19,6 +19,7 @@ fn claude() -> ConsentPage<'static> {
         return_host: "claude.ai",
         redirect_uri: "https://claude.ai/api/mcp/auth_callback",
         returns_to_this_computer: false,
+        returns_to_known_client: true,
         upstreams: vec![Choice {
             name: "whatsapp",
             title: "WhatsApp",
@@ -31,6 +32,7 @@ fn claude() -> ConsentPage<'static> {
         transaction: "sealed-transaction",
         action: "/consent",
         problem: None,
+        reminder: None,
     }
 }
 
@@ -39,8 +41,8 @@ fn too_many_attempts() -> MessagePage<'static> {
         title: "Too many attempts",
         explanation: "The passphrase was wrong 5 times in a row. Nothing was approved.",
         next_step: "Wait 15 minutes. Then start the connection again in your client.",
-        way_back: None,
-        request_id: Some("01JD3V8Q6Z2T"),
+        details: vec![("Reference", "01JD3V8Q6Z2T")],
+        ..MessagePage::default()
     }
 }
 
@@ -144,7 +146,7 @@ fn the_consent_page_says_who_where_what_and_how_long() {
     );
     assert_eq!(
         words(one(&document, "#ask")),
-        "A client that calls itself “Claude” not verified asks to use WhatsApp."
+        "A client that calls itself “Claude” asks to use WhatsApp."
     );
     let ways: Vec<String> = all(&document, ".way").into_iter().map(words).collect();
     assert_eq!(
@@ -156,13 +158,12 @@ fn the_consent_page_says_who_where_what_and_how_long() {
     );
     assert_eq!(
         words(one(&document, "#decision")),
-        "You approve as the owner of this proxy. Access to WhatsApp goes to claude.ai."
+        "You approve as the owner of this proxy."
     );
     let page = words(document.root_element());
     for said in [
         "Use every tool of this server, to read and to change things.",
-        "Until it has not been used for 30 days.",
-        "To end it sooner, disconnect it in the client.",
+        "Work while you are away, until it has not been used for 30 days or you disconnect it in the client.",
         "If you did not start this, deny and close this page.",
     ] {
         assert!(page.contains(said), "{said:?} is not in {page:?}");
@@ -279,10 +280,48 @@ fn a_single_upstream_is_stated_and_several_are_asked_for() {
     );
 }
 
+/// Pain 13 of the newcomers: the page is loud where a stranger may get the answer, and calm where not.
 #[test]
-fn only_a_return_to_a_website_goes_without_a_warning() {
-    let website = Html::parse_document(&claude().render());
-    assert!(all(&website, ".note").is_empty());
+fn the_warning_follows_the_risk() {
+    let known = Html::parse_document(&claude().render());
+    assert!(all(&known, ".note, .tag").is_empty());
+
+    let stranger = ConsentPage {
+        client_name: "Claude by Anthropic (official) – verified ✓",
+        return_host: "claude-ai.login.evil.example",
+        redirect_uri: "https://claude-ai.login.evil.example/cb",
+        returns_to_known_client: false,
+        ..claude()
+    };
+    let document = Html::parse_document(&stranger.render());
+    assert_eq!(words(one(&document, ".tag")), "not verified");
+    assert_eq!(
+        words(one(&document, ".note")),
+        "Nobody vouches for this client. It chose its name itself. Approve only if you know \
+         this address, read to its end, and have just started the connection there yourself."
+    );
+    let published = |host| ConsentPage {
+        client_host: Some(host),
+        ..stranger.clone()
+    };
+    // By its own host it is named, and that is all that there is to say.
+    let own = Html::parse_document(&published("claude-ai.login.evil.example").render());
+    assert!(all(&own, ".note, .tag").is_empty());
+    assert_eq!(
+        words(one(&own, "#identity")),
+        "It uses the identity that is published at claude-ai.login.evil.example, which also gets the \
+         answer."
+    );
+    // An identity that is published elsewhere says nothing of who gets the answer.
+    let other = Html::parse_document(&published("claude.ai").render());
+    assert_eq!(words(one(&other, ".tag")), "not verified");
+    assert_eq!(all(&other, ".note").len(), 1);
+    let set_up = ConsentPage {
+        set_up_by_operator: true,
+        ..stranger.clone()
+    };
+    let set_up = Html::parse_document(&set_up.render());
+    assert!(all(&set_up, ".note, .tag").is_empty());
 
     let this_computer = ConsentPage {
         return_host: "localhost:53682",
@@ -291,12 +330,12 @@ fn only_a_return_to_a_website_goes_without_a_warning() {
         ..claude()
     };
     let this_computer = Html::parse_document(&this_computer.render());
+    assert!(all(&this_computer, ".note, .tag").is_empty());
     assert_eq!(
-        words(one(&this_computer, ".note")),
-        "This is the computer you are using. Any program on it can claim this name. \
-         Approve only if you have just started the connection yourself."
+        words(one(&this_computer, "#local")),
+        "This is the computer you are using. Any program on it can claim this name, so approve \
+         only what you have just started yourself."
     );
-    assert!(words(one(&this_computer, "#decision")).ends_with("localhost:53682 on this computer."));
 
     let app = ConsentPage {
         return_host: "cursor://",
@@ -309,9 +348,46 @@ fn only_a_return_to_a_website_goes_without_a_warning() {
         words(one(&app, ".way:not(.end) > strong")),
         "an app that takes cursor:// links"
     );
-    assert!(
-        words(one(&app, "#decision"))
-            .ends_with("goes to an app that takes cursor:// links on this device.")
+}
+
+/// Case 11
+#[test]
+fn the_page_after_an_app_was_approved_opens_it_and_has_a_link() {
+    let location = "cursor://anysphere.cursor-mcp/oauth/callback?code=a&state=b'\"c";
+    let page = MessagePage {
+        title: "Done",
+        explanation: "It is done.",
+        link: Some(Link {
+            href: location,
+            words: "Open the app:",
+            place: "cursor://",
+        }),
+        goes_to: Some(location),
+        ..MessagePage::default()
+    };
+    let document = Html::parse_document(&page.render());
+    let refresh = one(&document, "meta[http-equiv=refresh]").value();
+    assert_eq!(
+        refresh.attr("content"),
+        Some(&*format!("0; url={location}"))
+    );
+    let link = one(&document, "a");
+    assert_eq!(link.value().attr("href"), Some(location));
+    assert_eq!(words(link), "Open the app: cursor://");
+    assert!(all(&document, "form, input, script").is_empty());
+}
+
+/// Pain 8 of the newcomers
+#[test]
+fn a_person_who_runs_the_proxy_is_told_where_the_passphrase_is() {
+    let page = ConsentPage {
+        reminder: Some("Lost? Delete data/passphrase.hash and start the proxy again."),
+        ..claude()
+    };
+    let document = Html::parse_document(&page.render());
+    assert_eq!(
+        words(one(&document, "#reminder")),
+        "Where is it? Lost? Delete data/passphrase.hash and start the proxy again."
     );
 }
 
@@ -640,6 +716,7 @@ proptest! {
                 // The scheme decides which warning is shown.
                 redirect_uri: &format!("data:{}", texts[2]),
                 returns_to_this_computer: false,
+                returns_to_known_client: false,
                 upstreams: vec![
                     Choice { name: &texts[3], title: &texts[4], address: &texts[5], selected: true },
                     Choice { name: &texts[6], title: &texts[7], address: &texts[8], selected: false },
@@ -650,6 +727,7 @@ proptest! {
                 transaction: &texts[11],
                 action: &texts[12],
                 problem: Some(&texts[13]),
+                reminder: Some(&texts[10]),
             };
             Html::parse_document(&page.render())
         };
@@ -671,8 +749,10 @@ proptest! {
                 title: texts[0],
                 explanation: texts[1],
                 next_step: &format!("x{}", texts[2]),
-                way_back: Some(WayBack { href: texts[4], place: texts[5] }),
-                request_id: Some(texts[3]),
+                command: Some(texts[2]),
+                link: Some(Link { href: texts[4], words: texts[1], place: texts[5] }),
+                goes_to: None,
+                details: vec![(texts[3], texts[0]), (texts[5], texts[3])],
             };
             Html::parse_document(&page.render())
         };

@@ -285,3 +285,78 @@ async fn a_client_that_is_not_set_up_any_more_cannot_refresh() {
     let _ = after.refresh(&tokens).await.refused(401, "invalid_client");
     let _ = client.refresh(&tokens).await.expect(200);
 }
+
+/// Case 36: the client is told what it has to do, the log names it, and no setting lets it in.
+#[tokio::test]
+async fn a_client_without_pkce_is_named_and_told_to_use_it() {
+    let server = TestServer::with(only_these());
+    let client = confidential(&server);
+    for changes in [
+        &[("code_challenge", None), ("code_challenge_method", None)][..],
+        &[("code_challenge_method", None)],
+        &[("code_challenge_method", Some("plain"))],
+    ] {
+        let (_, answer) = client.opens(&client.authorization_with(changes)).await;
+        let error = answer.expect(303).redirect();
+        assert_eq!(error.parameter("error"), "invalid_request");
+        let told = error.parameter("error_description").to_owned();
+        let words = "the client has to use PKCE with the method S256";
+        assert!(told.contains(words), "{told}");
+        let event = server.journal.all().last().unwrap().clone();
+        for named in ["Refused", "claude-web", "The claude-web", words] {
+            assert!(event.contains(named), "{named}: {event}");
+        }
+    }
+    let _ = client.sign_in().await;
+}
+
+/// Case 04: a wrong secret, or a wrong address, of a client that the operator set up is logged with
+/// its id and its name; what was wrong is shown, unless it is the secret.
+#[tokio::test]
+async fn a_refusal_of_a_configured_client_names_it_in_the_log() {
+    let server = TestServer::with(only_these());
+    let client = confidential(&server);
+    let last = || server.journal.all().last().unwrap().clone();
+    let code = client.code().await;
+    let wrong = McpClient {
+        client_secret: Some("another secret that is wrong".to_owned()),
+        ..client.clone()
+    };
+    let refused = wrong.redeem(&code).await.refused(401, "invalid_client");
+    let event = last();
+    assert!(
+        event.contains("claude-web") && event.contains("The claude-web"),
+        "{event}"
+    );
+    for said in [event, refused.everything()] {
+        assert!(
+            !said.contains("another secret") && !said.contains(SECRET),
+            "{said}"
+        );
+    }
+    let elsewhere = [("redirect_uri", Some("https://claude.ai/other"))];
+    let refused = client
+        .redeem_with(&code, &elsewhere)
+        .await
+        .refused(400, "invalid_grant");
+    let description = refused.json()["error_description"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for uri in ["https://claude.ai/other", REDIRECT_URI] {
+        assert!(description.contains(uri), "{description}");
+    }
+    assert!(last().contains("The claude-web"));
+    let (_, page) = client.opens(&client.authorization_with(&elsewhere)).await;
+    let page = page.expect(400).text();
+    for said in [
+        "https://claude.ai/other",
+        REDIRECT_URI,
+        "The claude-web",
+        "redirect_uris",
+    ] {
+        assert!(page.contains(said), "{said}: {page}");
+        assert!(said == "redirect_uris" || last().contains(said), "{said}");
+    }
+    let _ = client.redeem(&code).await.expect(200);
+}

@@ -9,6 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 use axum::body::Body;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{Method, header};
+use protocol::oauth::app_scheme::AppScheme;
 use serde_json::{Value, json};
 use support::{
     Answer, TestServer,
@@ -185,8 +186,8 @@ async fn a_mixed_list_of_redirect_uris_is_taken_and_each_works() {
             let (mut browser, page) = client
                 .opens(&client.authorization_with(&[("redirect_uri", Some(uri))]))
                 .await;
-            let answer = browser.deny(&server, &page).await.expect(303);
-            assert_eq!(answer.redirect().to, uri);
+            let answer = browser.deny(&server, &page).await;
+            assert_eq!(answer.leads_back().to, uri);
         }
     }
 }
@@ -330,20 +331,17 @@ async fn a_registration_that_cannot_be_read_is_refused_in_json() {
             both["jwks_uri"] = json!("https://x.example/jwks.json");
             both.to_string().into_bytes()
         },
-        claude_with("token_endpoint_auth_method", json!("tls_client_auth"))
+        claude_with("token_endpoint_auth_method", json!(["none"]))
             .to_string()
             .into_bytes(),
         invalid_utf8,
         claude_with("client_name", json!(4))
             .to_string()
             .into_bytes(),
-        claude_with("grant_types", json!(["password"]))
+        claude_with("grant_types", json!("password"))
             .to_string()
             .into_bytes(),
-        claude_with("response_types", json!(["token"]))
-            .to_string()
-            .into_bytes(),
-        claude_with("token_endpoint_auth_method", json!("private_key_jwt"))
+        claude_with("response_types", json!([["code"]]))
             .to_string()
             .into_bytes(),
     ] {
@@ -371,6 +369,156 @@ async fn a_registration_that_cannot_be_read_is_refused_in_json() {
     let _ = register(&server, &claude_with("x", json!([[[[[[[1]]]]]]])))
         .await
         .expect(201);
+}
+
+/// Case 02: at registration too a list of types counts by its members, and a refusal names what came.
+#[tokio::test]
+async fn a_registration_whose_content_type_is_a_list_is_read_as_what_it_is() {
+    let server = TestServer::new();
+    for content_type in [
+        "application/x-www-form-urlencoded, application/json",
+        "application/json, application/json",
+        "application/json;charset=utf-8, text/plain",
+    ] {
+        let answer = register_raw(&server, content_type, claude().to_string()).await;
+        let _ = answer.expect(201);
+    }
+    let refused = register_raw(&server, "text/html, text/plain", claude().to_string()).await;
+    let refused = refused.refused(400, "invalid_client_metadata").json();
+    assert_eq!(
+        refused["error_description"],
+        "the Content-Type must be application/json, but it is text/html,%20text/plain"
+    );
+    let form = "redirect_uris=https%3A%2F%2Fx.example%2Fcb";
+    let listed = register_raw(&server, "application/json, text/plain", form).await;
+    let _ = listed.refused(400, "invalid_client_metadata");
+}
+
+/// Case 10: a client that asks for what there is not gets what there is, is told so, and gets in
+/// with that.
+#[tokio::test]
+async fn what_cannot_be_had_is_replaced_and_the_answer_says_so() {
+    for (members, method) in [
+        (
+            json!({ "token_endpoint_auth_method": "private_key_jwt", "jwks": { "keys": [] } }),
+            "client_secret_basic",
+        ),
+        (
+            json!({ "token_endpoint_auth_method": "private_key_jwt", "jwks_uri": "https://a.example/jwks.json" }),
+            "client_secret_basic",
+        ),
+        (
+            json!({ "token_endpoint_auth_method": "client_secret_jwt" }),
+            "client_secret_basic",
+        ),
+        (
+            json!({ "token_endpoint_auth_method": "tls_client_auth" }),
+            "client_secret_basic",
+        ),
+        (
+            json!({ "token_endpoint_auth_method": "" }),
+            "client_secret_basic",
+        ),
+        (json!({ "token_endpoint_auth_method": "NONE" }), "none"),
+        (json!({ "response_types": [] }), "none"),
+        (
+            json!({ "response_types": ["token", "code id_token"] }),
+            "none",
+        ),
+        (json!({ "grant_types": [] }), "none"),
+        (
+            json!({ "grant_types": ["client_credentials", "password"] }),
+            "none",
+        ),
+    ] {
+        let server = TestServer::new();
+        let mut metadata = claude();
+        let added = members.as_object().unwrap().clone();
+        metadata.as_object_mut().unwrap().extend(added);
+        let answer = register(&server, &metadata).await.expect(201).json();
+        assert_eq!(answer["token_endpoint_auth_method"], method, "{members}");
+        assert_eq!(
+            answer["grant_types"],
+            json!(["authorization_code", "refresh_token"])
+        );
+        assert_eq!(answer["response_types"], json!(["code"]));
+        assert_eq!(answer.get("client_secret").is_some(), method != "none");
+        assert!(answer.get("jwks").is_none() && answer.get("jwks_uri").is_none());
+
+        let client = McpClient::register(&server, &metadata).await;
+        let _ = client.call(&client.sign_in().await).await.expect(200);
+        // And no more than that: what was replaced is still not to be had.
+        let other = client.token(&[("grant_type", "client_credentials")]).await;
+        let _ = other.refused(400, "unsupported_grant_type");
+        let implicit = client.authorization_with(&[("response_type", Some("token"))]);
+        let (_, answer) = client.opens(&implicit).await;
+        let error = answer.expect(303).redirect();
+        assert_eq!(error.parameter("error"), "unsupported_response_type");
+    }
+}
+
+/// Case 03: the link of an app that nobody let in is left out beside others, and the answer lists
+/// what was registered; alone it is refused by its name. What the operator let in is registered.
+#[tokio::test]
+async fn links_of_unknown_apps_are_let_in_by_the_operator_only() {
+    let closed = TestServer::new();
+    let mut policy = policy(&[("one", "/mcp")]);
+    policy.clients.app_schemes = vec![AppScheme::parse("myapp").unwrap()];
+    let open = TestServer::with(policy);
+    let link = "myapp://oauth/callback";
+    let loopback = "http://127.0.0.1:9/cb";
+
+    let both = claude_with("redirect_uris", json!([loopback, link]));
+    let registered = register(&closed, &both).await.expect(201).json();
+    assert_eq!(registered["redirect_uris"], json!([loopback]));
+    assert!(closed.journal.all().last().unwrap().contains(link));
+    let registered = register(&open, &both).await.expect(201).json();
+    assert_eq!(registered["redirect_uris"], json!([loopback, link]));
+
+    let alone = claude_with("redirect_uris", json!([link]));
+    let refused = register(&closed, &alone)
+        .await
+        .refused(400, "invalid_redirect_uri");
+    let description = refused.json()["error_description"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for words in [link, "app_schemes = ['myapp']"] {
+        assert!(description.contains(words), "{description}");
+    }
+    assert!(closed.journal.all().last().unwrap().contains(link));
+    let registered = register(&open, &alone).await.expect(201).json();
+    let client = McpClient::by_document(&open, registered["client_id"].as_str().unwrap(), link);
+    let (_, page) = client.opens(&client.authorization_with(&[])).await;
+    assert!(
+        page.expect(200)
+            .text()
+            .contains("Any app can claim such a link")
+    );
+    let _ = client.call(&client.sign_in().await).await.expect(200);
+
+    // Neither beside good ones nor where others were let in.
+    for never in [
+        "javascript:alert(1)",
+        "ms-msdt:/id",
+        "search-ms://x",
+        "MYAPP://cb",
+        "http://x.example/cb",
+    ] {
+        for server in [&open, &closed] {
+            let metadata = claude_with("redirect_uris", json!([loopback, link, never]));
+            let before = server.state();
+            let refused = register(server, &metadata)
+                .await
+                .refused(400, "invalid_redirect_uri");
+            let description = refused.json()["error_description"]
+                .as_str()
+                .unwrap()
+                .to_owned();
+            assert!(description.contains(never), "{description}");
+            assert_eq!(server.state(), before);
+        }
+    }
 }
 
 /// S1-22, DCR-02

@@ -135,7 +135,12 @@ async fn whoever_has_no_token_gets_the_complete_challenge_whatever_else_is_wrong
                 .unwrap();
             let answer = server.send(request).await.expect(401);
             assert_eq!(answer.header("www-authenticate"), CHALLENGE);
-            assert_eq!(answer.header("content-type"), "application/json");
+            // A person who opens the address sees what to do with it; the rest is the same.
+            let content_type = match (method, value) {
+                ("GET" | "HEAD", "text/html") => "text/html; charset=utf-8",
+                _ => "application/json",
+            };
+            assert_eq!(answer.header("content-type"), content_type);
             assert_eq!(answer.header("cache-control"), "no-store");
             assert!(!answer.headers.contains_key(header::LOCATION));
         }
@@ -1186,4 +1191,67 @@ async fn a_call_is_told_once_with_its_caller_and_without_its_arguments() {
         assert!(event.contains(&format!("status: {status}")), "{event}");
     }
     assert!(!events.join("\n").to_lowercase().contains("argument"));
+}
+
+/// Pain 5 of the newcomers: people test an address by opening it.
+#[tokio::test]
+async fn an_address_that_is_opened_in_a_browser_is_a_page_that_says_what_to_do() {
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let open = async |server: &TestServer, path: &str, accept: &str| {
+        let request = request(Method::GET, path).header(header::ACCEPT, accept);
+        server.send(request.body(Body::empty()).unwrap()).await
+    };
+    let server = TestServer::new();
+    for path in ["/mcp", "/mcp/"] {
+        let program = open(&server, path, "application/json, text/event-stream").await;
+        let program = program.refused(401, "unauthorized");
+        // Whatever a client adds to it.
+        let odd = open(
+            &server,
+            path,
+            "application/json, text/event-stream, text/html",
+        )
+        .await;
+        let _ = odd.refused(401, "unauthorized");
+        let page = open(&server, path, browser).await.expect(401);
+        assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+        // The challenge is as complete as ever.
+        let challenge = program.header("www-authenticate");
+        assert_eq!(page.header("www-authenticate"), challenge);
+        for said in [
+            "Server one",
+            &format!("{ISSUER}{path}<"),
+            &format!("claude mcp add --transport http one {ISSUER}{path}<"),
+        ] {
+            assert!(page.text().contains(said), "{said}: {page:#?}");
+        }
+        assert!(
+            page.header("content-security-policy")
+                .contains("default-src 'none'")
+        );
+    }
+    let two = TestServer::with_two_upstreams();
+    let page = open(&two, "/mcp/b", browser).await.expect(401);
+    assert!(page.text().contains("http b https://gw.example/mcp/b<"));
+
+    for (path, status) in [("/nowhere", 404), ("/consent", 405), ("/token", 405)] {
+        let json = open(&two, path, "*/*").await.expect(status);
+        assert_eq!(json.header("content-type"), "application/json");
+        let page = open(&two, path, browser).await.expect(status);
+        assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+        assert_eq!(page.headers.get("allow"), json.headers.get("allow"));
+        assert!(page.text().contains("What to do now"), "{page:#?}");
+        // What is behind a public proxy no page tells.
+        assert!(!page.text().contains("/mcp/a"), "{page:#?}");
+    }
+    // With a token it is a call, whatever it accepts; and documents stay documents.
+    let client = server.mcp_client().await;
+    let tokens = client.sign_in().await;
+    let mut call = client.call_request(&tokens);
+    *call.method_mut() = Method::GET;
+    call.headers_mut()
+        .insert(header::ACCEPT, browser.parse().unwrap());
+    let _ = server.send(call).await.expect(200);
+    let metadata = open(&server, "/.well-known/oauth-authorization-server", browser).await;
+    assert!(metadata.expect(200).json()["issuer"].is_string());
 }

@@ -61,7 +61,7 @@ fn body(answer: &Answer) -> String {
         return text;
     }
     let document = scraper::Html::parse_document(&text);
-    let shown = scraper::Selector::parse("h1, p:not(p p), #problem").unwrap();
+    let shown = scraper::Selector::parse("h1, p:not(p p), #problem, dt, dd").unwrap();
     let lines: Vec<_> = document
         .select(&shown)
         .map(|element| element.text().collect::<String>())
@@ -464,7 +464,7 @@ async fn the_public_address_is_a_page_in_a_browser_and_nothing_to_programs() {
         ("GET", "/", "text/htmlx"),
         ("POST", "/", "text/html"),
         ("DELETE", "/", "text/html"),
-        ("GET", "/other", "text/html"),
+        ("GET", "/other", "application/json"),
         ("GET", "/.well-known/openid-configuration", "text/html"),
         ("GET", "/favicon.ico", "image/avif,*/*"),
     ] {

@@ -150,8 +150,9 @@ async fn only_a_form_post_is_read() {
         &["text/plain"],
         &["multipart/form-data; boundary=x"],
         &["application/x-www-form-urlencoded; charset=utf-16"],
-        &["application/x-www-form-urlencoded, application/json"],
-        &[FORM, FORM],
+        &["application/json, text/plain"],
+        &["application/x-www-form-urlencoded-x"],
+        &["application/x-www-form-urlencoded; charset=utf-16, application/x-www-form-urlencoded"],
     ] {
         let answer = post_raw(&server, content_types, body.clone())
             .await
@@ -170,6 +171,64 @@ async fn only_a_form_post_is_read() {
     )
     .await
     .expect(200);
+}
+
+/// Case 02: a header that was joined or repeated counts by its members, at each endpoint that takes
+/// a form. What is none of them is refused by its name.
+#[tokio::test]
+async fn a_list_of_content_types_counts_by_its_members() {
+    let server = TestServer::new();
+    let client = server.mcp_client().await;
+    let mut tokens = client.sign_in().await;
+    let joined = format!("application/json, {FORM}");
+    for content_types in [
+        &[joined.as_str()][..],
+        &["application/x-www-form-urlencoded, application/x-www-form-urlencoded"],
+        &["text/plain,APPLICATION/X-WWW-FORM-URLENCODED ; Charset=UTF-8"],
+        &[FORM, FORM],
+        &["application/json", FORM],
+        &[FORM, "application/json"],
+    ] {
+        let refresh = encoded(&[
+            ("grant_type", "refresh_token"),
+            ("refresh_token", &tokens.refresh_token),
+            ("client_id", &client.client_id),
+        ]);
+        tokens = Tokens::of(&post_raw(&server, content_types, refresh).await.expect(200));
+    }
+    // The body has to be what one of them says.
+    let in_json = json!({ "grant_type": "refresh_token", "refresh_token": tokens.refresh_token, "client_id": client.client_id });
+    let before = server.state();
+    let answer = post_raw(&server, &[&joined], in_json.to_string()).await;
+    let _ = answer.refused(400, "invalid_request");
+    for (came, told) in [
+        (&["text/plain"][..], "text/plain"),
+        (
+            &["application/json, text/html"],
+            "application/json,%20text/html",
+        ),
+        (&[][..], "missing"),
+    ] {
+        let refused = post_raw(&server, came, "x=1")
+            .await
+            .refused(400, "invalid_request");
+        assert_eq!(
+            refused.json()["error_description"],
+            format!("the Content-Type must be {FORM}, but it is {told}")
+        );
+    }
+    assert_eq!(server.state(), before);
+
+    let revocation = [
+        ("token", &*tokens.refresh_token),
+        ("client_id", &client.client_id),
+    ];
+    let mut revocation = form("/revoke", &revocation);
+    revocation
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, joined.parse().unwrap());
+    let _ = server.send(revocation).await.expect(200);
+    let _ = client.refresh(&tokens).await.refused(400, "invalid_grant");
 }
 
 /// S1-22

@@ -81,8 +81,21 @@ impl Reader for Logs {
             Event::ClientRegistered {
                 client_id,
                 client_name,
+                left_out: [],
             } => {
                 info!(client = %client_id, name = client_name, "a client registered");
+            }
+            Event::ClientRegistered {
+                client_id,
+                client_name,
+                left_out,
+            } => {
+                info!(
+                    client = %client_id,
+                    name = client_name,
+                    left_out = left_out.join(", "),
+                    "a client registered, without its links of an app that is not known here: to let them in, write their scheme into app_schemes under [clients]"
+                );
             }
             Event::DocumentFetched { url } => {
                 debug!(url, "what a client publishes was fetched");
@@ -151,8 +164,13 @@ impl Reader for Logs {
                 error,
                 description,
                 presented,
+                client,
             } => {
-                info!(target: REQUESTS, endpoint = endpoint.as_str(), %error, description, presented, "refused");
+                let name = client
+                    .map(|client| &*client.name)
+                    .filter(|name| !name.is_empty());
+                let client = client.map(|client| &*client.client_id);
+                info!(target: REQUESTS, endpoint = endpoint.as_str(), %error, client, name, description, presented, "refused");
             }
             Event::Failed {
                 endpoint,

@@ -406,8 +406,18 @@ fn the_first_start_tells_the_passphrase_and_later_ones_how_to_get_a_new_one() {
     let first = prepare_in(&directory, load("", &[]).unwrap());
     let text = shown(&directory, &first);
     let passphrase = text.trim_end().rsplit(' ').next().unwrap();
-    assert_eq!(passphrase.len(), 32);
+    let groups: Vec<&str> = passphrase.split('-').collect();
+    assert_eq!(groups.len(), 8);
+    assert!(groups.iter().all(|group| group.len() == 4));
     assert!(first.policy.sign_in.is_proved_by(passphrase));
+    assert!(
+        first
+            .policy
+            .sign_in
+            .is_proved_by(&groups.concat().to_uppercase())
+    );
+    let reminder = first.policy.sign_in.reminder.clone().unwrap();
+    assert!(reminder.contains("data/passphrase.hash"), "{reminder}");
     insta::assert_snapshot!(text.replace(passphrase, "<passphrase>"), @"
     mcp-oauth-proxy <version> listens on 127.0.0.1:8080
 
@@ -418,7 +428,8 @@ fn the_first_start_tells_the_passphrase_and_later_ones_how_to_get_a_new_one() {
       claude mcp add --transport http demo http://127.0.0.1:8080/mcp
       then type /mcp in it to sign in
 
-    The page that opens then asks for this passphrase. It is shown only now, so keep it:
+    The page that opens then asks for this passphrase. It is shown only now, so keep it
+    (the hyphens are for reading and may be left out):
       <passphrase>
     ");
 

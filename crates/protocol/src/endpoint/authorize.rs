@@ -25,9 +25,9 @@ use crate::{
     journal::{Endpoint, Event},
     oauth::{
         authorization::{AuthorizationRequest, Params, Refusal, ReturnAddress},
-        client::ClientMetadata,
+        client::{ClientMetadata, KnownBy},
         client_document::DocumentUrl,
-        error::OAuthError,
+        error::{OAuthError, told},
         form::Form,
         identifiers::ClientId,
         known_clients,
@@ -107,19 +107,24 @@ async fn form(app: &App, address: IpAddr, request: Request) -> Result<Form, NoPa
 async fn consider(app: &App, params: Params, address: IpAddr) -> Result<Response, NoPage> {
     // Load.
     let client_id = params.client_id().map_err(NoPage::Here)?;
+    // Until its name is known, a refusal tells the client by what it calls itself here.
+    let of_unknown = |error: OAuthError| NoPage::Here(error.of_client(&client_id, ""));
     if extract::document_url(app, &client_id).is_some() {
         // Only a request that could pass makes us ask somebody else's server. What is wrong with
         // another is told here, since its redirect URI stays unproved.
-        params.could_pass().map_err(NoPage::Here)?;
+        params
+            .could_pass(&app.policy.clients.app_schemes)
+            .map_err(of_unknown)?;
     }
-    let client = metadata(app, &client_id, address)
+    let (client, known_by) = metadata(app, &client_id, address)
         .await
-        .map_err(NoPage::Here)?;
+        .map_err(of_unknown)?;
+    let of_client = |error: OAuthError| error.of_client(&client_id, &client.client_name);
 
     // Decide.
     let to = params
-        .addressed_to(&client.redirect_uris)
-        .map_err(NoPage::Here)?;
+        .addressed_to(&client.redirect_uris, known_by)
+        .map_err(|error| NoPage::Here(of_client(error)))?;
     let decided = params.check().and_then(|request| {
         let upstream = match (&request.resource, &app.policy.upstreams[..]) {
             (Some(resource), _) => Some(app.policy.resolve(resource)?),
@@ -131,6 +136,7 @@ async fn consider(app: &App, params: Params, address: IpAddr) -> Result<Response
     let (request, path) = match decided {
         Ok(decided) => decided,
         Err(error) => {
+            let error = of_client(error);
             let refusal = Box::new(Refusal { to, error });
             return Err(if goes_by_itself(app, &client_id, &refusal.to) {
                 NoPage::ToClient(refusal)
@@ -173,33 +179,57 @@ fn goes_by_itself(app: &App, client_id: &ClientId, to: &ReturnAddress) -> bool {
 }
 
 /// What the client of that name says of itself, in its registration or in its document, for
-/// somebody at `address`.
+/// somebody at `address`, and how it is known.
 pub(super) async fn metadata(
     app: &App,
     id: &ClientId,
     address: IpAddr,
-) -> Result<Arc<ClientMetadata>, OAuthError> {
+) -> Result<(Arc<ClientMetadata>, KnownBy), OAuthError> {
     match extract::known(app, id).await? {
-        Some(Known::Preregistered(client)) => Ok(Arc::new(client.metadata.clone())),
-        Some(Known::Registered(read)) => Ok(Arc::new(read.record.into())),
-        Some(Known::ByDocument(url)) => {
-            documents::load(app, &url, address)
-                .await
-                .map_err(|not_loaded| match not_loaded {
-                    NotLoaded::Invalid(error) => error,
-                    NotLoaded::Unavailable(description) => OAuthError::invalid_request(description),
-                })
+        Some(Known::Preregistered(client)) => {
+            Ok((Arc::new(client.metadata.clone()), KnownBy::Operator))
         }
-        None if DocumentUrl::parse(id.as_str()).is_some() => Err(OAuthError::invalid_request(
-            "client_id is the URL of a metadata document, which are not taken here from this host",
-        )),
-        None if id.as_str().contains("://") => Err(OAuthError::invalid_request(
+        Some(Known::Registered(read)) => {
+            Ok((Arc::new(read.record.into()), KnownBy::Registration))
+        }
+        Some(Known::ByDocument(url)) => match documents::load(app, &url, address).await {
+            Ok(document) => Ok((document, KnownBy::Document)),
+            Err(NotLoaded::Invalid(error)) => Err(error),
+            Err(NotLoaded::Unavailable(description)) => Err(OAuthError::invalid_request(
+                description,
+            )
+            .in_words(
+                "What the app publishes about itself could not be fetched just now.",
+                "Wait a minute, then start again from your app.",
+            )),
+        },
+        None if DocumentUrl::parse(id.as_str()).is_some() => {
+            Err(OAuthError::invalid_request(format!(
+                "client_id is the URL of a metadata document, which are not taken here from this \
+                 host: {}",
+                told(id.as_str())
+            ))
+            .in_words(
+                "This proxy does not take what apps of that publisher say about themselves.",
+                "The operator of this proxy decides that, with documents and document_hosts under \
+                 [clients] in its configuration.",
+            ))
+        }
+        None if id.as_str().contains("://") => Err(OAuthError::invalid_request(format!(
             "client_id is a URL that cannot name a metadata document: it must be https, at the \
              default port of a named host, with a path, without query or fragment, and written \
-             as browsers would write it",
-        )),
-        None => Err(OAuthError::invalid_request(
-            "client_id is not registered here",
+             as browsers would write it: {}",
+            told(id.as_str())
+        ))),
+        None => Err(OAuthError::invalid_request(format!(
+            "client_id is not registered here: {}",
+            told(id.as_str())
+        ))
+        .in_words(
+            "This proxy does not know the app that sent you here. It may have forgotten it: a \
+             registration that nobody approved goes after a day, and a new data directory knows none.",
+            "Close this page, remove the connection in the app, and add it anew: it then registers \
+             again. A Client ID that you typed must be one that is set up here.",
         )),
     }
 }
@@ -271,6 +301,14 @@ fn cookie_name(short_id: &str) -> String {
     format!("mcp-consent-{short_id}")
 }
 
+/// Where the passphrase or PIN is found, for the one person who can look: http is for this computer
+/// alone, and whoever sees a page there is its user.
+pub(super) fn reminder(app: &App) -> Option<&str> {
+    let is_local = !app.policy.issuer.is_https();
+    let reminder = app.policy.sign_in.reminder.as_deref();
+    reminder.filter(|_| is_local)
+}
+
 /// The consent page for a transaction, `problem` being what was wrong with the last try.
 pub(super) fn page(
     app: &App,
@@ -308,11 +346,9 @@ pub(super) fn page(
         return_host: &transaction.redirect_uri.place(),
         redirect_uri: transaction.redirect_uri.as_str(),
         returns_to_this_computer: transaction.redirect_uri.is_loopback(),
+        returns_to_known_client: known_clients::is_known_redirect_uri(&transaction.redirect_uri),
         upstreams: choices,
-        abilities: vec![
-            "Use every tool of this server, to read and to change things.",
-            "Work while you are away, until you end it.",
-        ],
+        abilities: vec!["Use every tool of this server, to read and to change things."],
         sign_in: app.policy.sign_in.kind,
         grant_days: app
             .policy
@@ -323,6 +359,7 @@ pub(super) fn page(
         transaction: sealed,
         action: "/consent",
         problem,
+        reminder: reminder(app),
     };
     respond::page(app, status, page.render())
 }

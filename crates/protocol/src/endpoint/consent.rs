@@ -13,15 +13,15 @@ use super::{
     App, Peer,
     authorize::{Transaction, metadata, page},
     extract,
-    respond::{self, Notice},
+    respond::{self, Decided, Notice},
     sign_in::{NotSignedIn, SignIn},
 };
 use crate::{
     forward::client_address::client_address,
     journal::{Endpoint, Event, Limit},
     oauth::{
-        authorization_code::IssuedCode, client::ClientMetadata, client_auth::AuthMethod,
-        error::OAuthError, form::Form,
+        authorization::redirect_uri_differs, authorization_code::IssuedCode,
+        client::ClientMetadata, client_auth::AuthMethod, error::OAuthError, form::Form,
     },
     policy::UpstreamPolicy,
     rates::{self, Rate},
@@ -68,14 +68,24 @@ pub(super) async fn decide(
 
 /// Whether the form was sent by a page of ours, as far as the browser says. What binds the form
 /// for sure is its cookie; this catches the attempt early. An origin of `null` is what browsers
-/// send from our own pages, which have no referrer.
+/// send from our own pages, which have no referrer. Each member counts where there are several.
 fn is_from_our_page(app: &App, headers: &HeaderMap) -> bool {
-    match headers.get("sec-fetch-site") {
-        Some(site) => site == "same-origin" || site == "none",
-        None => headers.get(header::ORIGIN).is_none_or(|origin| {
-            let is_own = |origin| app.policy.is_own_origin(origin);
-            origin == "null" || origin.to_str().is_ok_and(is_own)
-        }),
+    let all = |name: &str, fits: &dyn Fn(&[u8]) -> bool| {
+        let members = headers.get_all(name).iter().flat_map(|value| {
+            let members = value.as_bytes().split(|byte| *byte == b',');
+            members.map(<[u8]>::trim_ascii)
+        });
+        members.into_iter().all(fits)
+    };
+    if headers.contains_key("sec-fetch-site") {
+        all("sec-fetch-site", &|site| {
+            site == b"same-origin" || site == b"none"
+        })
+    } else {
+        let is_own = |origin: &str| app.policy.is_own_origin(origin);
+        all("origin", &|origin| {
+            origin == b"null" || str::from_utf8(origin).is_ok_and(is_own)
+        })
     }
 }
 
@@ -93,16 +103,15 @@ async fn decision(
     if transaction.expires_at <= app.ports.clock.now() {
         return Ok(respond::notice(app, &Notice::Expired));
     }
-    let client = metadata(app, &transaction.client_id, address).await?;
-    let to = transaction.return_address();
-    if !client
-        .redirect_uris
-        .iter()
-        .any(|uri| uri.matches(to.redirect_uri.as_str()))
-    {
-        return Err(OAuthError::invalid_request(
-            "redirect_uri is not one that the client registered",
-        ));
+    let id = &transaction.client_id;
+    let (client, known_by) = metadata(app, id, address)
+        .await
+        .map_err(|error| error.of_client(id, ""))?;
+    let asked = transaction.redirect_uri.as_str();
+    let known = &client.redirect_uris;
+    if !known.iter().any(|uri| uri.matches(asked)) {
+        let differs = redirect_uri_differs(asked, known, known_by);
+        return Err(differs.of_client(id, &client.client_name));
     }
 
     let consent = Consent {
@@ -113,13 +122,15 @@ async fn decision(
         headers,
         address,
     };
-    match form.required("decision", "decision is missing")? {
-        "approve" => consent.approve(form).await,
-        "deny" => consent.deny().await,
-        _ => Err(OAuthError::invalid_request(
+    let decided = match form.required("decision", "decision is missing") {
+        Ok("approve") => consent.approve(form).await,
+        Ok("deny") => consent.deny().await,
+        Ok(_) => Err(OAuthError::invalid_request(
             "decision must be approve or deny",
         )),
-    }
+        Err(missing) => Err(missing),
+    };
+    decided.map_err(|error| error.of_client(id, &client.client_name))
 }
 
 /// One person deciding about one client.
@@ -179,7 +190,8 @@ impl Consent<'_> {
             }
         }
         let to = self.transaction.return_address();
-        let mut response = respond::see_other(&to.with_code(&code, &app.policy.issuer));
+        let location = to.with_code(&code, &app.policy.issuer);
+        let mut response = respond::back_to_client(app, &to, &location, Decided::Approved);
         response
             .headers_mut()
             .insert(header::SET_COOKIE, known_browser);
@@ -231,10 +243,14 @@ impl Consent<'_> {
         } else if app.records().decision(&code).await? != Some(Decision::Denied) {
             return Ok(respond::notice(app, &Notice::AlreadyApproved));
         }
-        let error = OAuthError::access_denied("the person who was asked said no");
+        let error = OAuthError::access_denied("the resource owner denied the request");
         let to = self.transaction.return_address();
-        Ok(respond::see_other(
-            &to.with_error(&error, &app.policy.issuer),
+        let location = to.with_error(&error, &app.policy.issuer);
+        Ok(respond::back_to_client(
+            app,
+            &to,
+            &location,
+            Decided::Denied,
         ))
     }
 

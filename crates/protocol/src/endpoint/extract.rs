@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::body::Body;
 use futures_util::future::{AbortHandle, Abortable};
-use http::{HeaderMap, Uri, header, request::Parts};
+use http::{HeaderMap, HeaderName, Uri, header, request::Parts};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 
@@ -20,7 +20,7 @@ use crate::{
         client_assertion::{self, Once, UnverifiedAssertion},
         client_auth::{AuthMethod, Presented, Proof},
         client_document::DocumentUrl,
-        error::{ErrorCode, OAuthError},
+        error::{ErrorCode, OAuthError, told},
         form::Form,
         grant::Grant,
         identifiers::ClientId,
@@ -186,11 +186,24 @@ pub(super) fn document_url(app: &App, id: &ClientId) -> Option<DocumentUrl> {
 /// A client that proved who it is.
 pub(super) struct AuthenticatedClient {
     pub(super) client_id: ClientId,
+    /// What it is called, as far as that is known without fetching its document.
+    pub(super) name: String,
     /// As it is stored; none of a client that did not register.
     pub(super) registration: Option<Read<Client>>,
     pub(super) proof: Proof,
     /// The assertion that it came with, until it is spent.
     unspent: Option<Once>,
+}
+
+impl Known {
+    /// What the client is called, as far as that is known without fetching its document.
+    fn name(&self) -> &str {
+        match self {
+            Self::Preregistered(client) => &client.metadata.client_name,
+            Self::Registered(read) => &read.record.client_name,
+            Self::ByDocument(_) => "",
+        }
+    }
 }
 
 impl AuthenticatedClient {
@@ -255,13 +268,14 @@ pub(super) async fn authenticated_client(
     // What is no text is no Basic credentials either.
     let authorization = authorization.map(|value| value.to_str().unwrap_or_default());
     let presented = Presented::read(authorization, form).map_err(refused)?;
-    let Some(known) = known(app, &presented.client_id).await? else {
-        return Err(refused(OAuthError::invalid_client(
-            "the client is not registered here, register again",
-        )));
+    let client_id = &presented.client_id;
+    let Some(known) = known(app, client_id).await? else {
+        let error = OAuthError::invalid_client("the client is not registered here, register again");
+        return Err(refused(error.of_client(client_id, "")));
     };
+    let refused = |error: OAuthError| refused(error.of_client(client_id, known.name()));
     let unspent = if let Some(assertion) = &presented.assertion {
-        let checked = check_assertion(app, &known, &presented.client_id, assertion, address).await;
+        let checked = check_assertion(app, &known, client_id, assertion, address).await;
         Some(checked.map_err(refused)?)
     } else {
         let secret_digest = match &known {
@@ -277,17 +291,18 @@ pub(super) async fn authenticated_client(
         let is_guessable = secret_digest.is_some();
         if is_guessable {
             // Before it is compared: else a right guess would still be told from a wrong one.
-            admit_secret(app, &presented.client_id, address).map_err(refused)?;
+            admit_secret(app, client_id, address).map_err(refused)?;
         }
         if let Err(error) = presented.proves(secret_digest) {
             if is_guessable {
-                count_wrong_secret(app, &presented.client_id, address);
+                count_wrong_secret(app, client_id, address);
             }
             return Err(refused(error));
         }
         None
     };
     Ok(AuthenticatedClient {
+        name: known.name().to_owned(),
         client_id: presented.client_id,
         registration: match known {
             Known::Registered(read) => Some(read),
@@ -413,8 +428,8 @@ pub(super) fn admit_wrong_token(app: &App, address: IpAddr) -> Result<(), OAuthE
 pub(super) enum NoBody {
     TooLarge,
     Broken,
-    /// It is not of the one content type that the endpoint reads.
-    Type,
+    /// It is not of the one content type that the endpoint reads, but of this, as far as told.
+    Type(String),
     /// Others that sent less are to have its room.
     NoRoom,
 }
@@ -477,21 +492,46 @@ pub(super) async fn body<'a>(
     content
 }
 
-/// Whether the content type is `expected`, whatever parameters follow.
+/// Whether the content is of the type `expected`, in UTF-8. The header counts by its members, as
+/// any list does that was joined or repeated on the way: one of them says so, and none that it is
+/// the same in another encoding. What the content is not, reading it shows.
 pub(super) fn is_of_type(headers: &HeaderMap, expected: &str) -> bool {
-    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return false;
-    };
-    let mut parts = value.to_str().unwrap_or_default().split(';').map(str::trim);
-    parts
-        .next()
-        .is_some_and(|essence| essence.eq_ignore_ascii_case(expected))
-        && parts.all(|parameter| {
-            let lower = parameter.to_ascii_lowercase();
-            !lower.starts_with("charset=")
-                || lower.trim_start_matches("charset=").trim_matches('"') == "utf-8"
+    let named = members(headers, &header::CONTENT_TYPE);
+    let in_utf_8: Vec<bool> = named
+        .filter_map(|member| {
+            let mut parts = member.split(';').map(str::trim);
+            let essence = parts.next().unwrap_or_default();
+            essence.eq_ignore_ascii_case(expected).then(|| {
+                parts.all(|parameter| {
+                    let lower = parameter.to_ascii_lowercase();
+                    let charset = lower.strip_prefix("charset=");
+                    charset.is_none_or(|charset| charset.trim_matches('"') == "utf-8")
+                })
+            })
         })
+        .collect();
+    !in_utf_8.is_empty() && in_utf_8.iter().all(|fits| *fits)
+}
+
+/// The members of a header that is a list, or was made one on the way (RFC 9110 §5.3). A value that
+/// is no text has none.
+fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+/// Why the content is not taken: what it says that it is.
+pub(super) fn not_of_type(headers: &HeaderMap) -> NoBody {
+    let came: Vec<String> = headers
+        .get_all(header::CONTENT_TYPE)
+        .iter()
+        .map(|value| told(&String::from_utf8_lossy(value.as_bytes())))
+        .take(2)
+        .collect();
+    NoBody::Type(came.join(", "))
 }
 
 /// The body of a form post, undecoded.
@@ -502,7 +542,7 @@ pub(super) async fn form_body<'a>(
     content: Body,
 ) -> Result<Content<'a>, NoBody> {
     if !is_of_type(&head.headers, "application/x-www-form-urlencoded") {
-        return Err(NoBody::Type);
+        return Err(not_of_type(&head.headers));
     }
     body(app, head, address, content, app.policy.limits.oauth_body).await
 }

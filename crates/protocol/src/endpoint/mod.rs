@@ -193,9 +193,19 @@ impl Front {
         }
     }
 
-    /// Answers one request from `peer`. Calls to MCP endpoints, nearly all there are, branch off
-    /// before the router.
-    pub async fn answer(&self, mut request: Request<Body>, peer: IpAddr) -> Response<Body> {
+    /// Answers one request from `peer`. A person who opens an address in a browser sees a page where
+    /// programs get JSON.
+    pub async fn answer(&self, request: Request<Body>, peer: IpAddr) -> Response<Body> {
+        let opened = respond::opened_in_browser(&request);
+        let response = self.answer_program(request, peer).await;
+        match opened {
+            Some(path) => respond::for_browser(&self.app, &path, response),
+            None => response,
+        }
+    }
+
+    /// Calls to MCP endpoints, nearly all there are, branch off before the router.
+    async fn answer_program(&self, mut request: Request<Body>, peer: IpAddr) -> Response<Body> {
         if !origin::has_one_host(&request) {
             return respond::without_one_host();
         }

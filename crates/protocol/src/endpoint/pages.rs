@@ -13,6 +13,8 @@ const STYLE: &str = include_str!("../../templates/pages.css");
 
 /// How many visible characters of a name a person is shown.
 const NAME_LENGTH: usize = 100;
+/// How many of a detail: a description with four addresses in it.
+const DETAIL_LENGTH: usize = 1000;
 
 /// How many marks may sit on one letter: enough for every living script, too few to cover the
 /// lines above and below.
@@ -33,6 +35,8 @@ pub struct ConsentPage<'a> {
     pub redirect_uri: &'a str,
     /// Whether that is a loopback address, where any local program may be listening.
     pub returns_to_this_computer: bool,
+    /// Whether a client that many people have is known to take its answers at that website.
+    pub returns_to_known_client: bool,
     /// The upstreams to choose from; a single one is stated, not asked for.
     pub upstreams: Vec<Choice<'a>>,
     /// What the client will be able to do, one sentence each.
@@ -47,6 +51,8 @@ pub struct ConsentPage<'a> {
     pub action: &'a str,
     /// Why the last attempt did not pass.
     pub problem: Option<&'a str>,
+    /// Where the secret is found, in sentences; only for a person who runs the proxy.
+    pub reminder: Option<&'a str>,
 }
 
 /// An upstream that may be chosen on the consent page.
@@ -60,24 +66,30 @@ pub struct Choice<'a> {
 }
 
 /// Tells a person how something ended and what to do next.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct MessagePage<'a> {
     pub title: &'a str,
     pub explanation: &'a str,
     /// Empty when there is nothing to do.
     pub next_step: &'a str,
+    /// A line to type or paste for that.
+    pub command: Option<&'a str>,
     /// Where the person may go on to.
-    pub way_back: Option<WayBack<'a>>,
-    /// What finds this request in the log.
-    pub request_id: Option<&'a str>,
+    pub link: Option<Link<'a>>,
+    /// A link of an app that the browser hands to the system by itself.
+    pub goes_to: Option<&'a str>,
+    /// In small print, for who is asked for help: a word and what it is here.
+    pub details: Vec<(&'a str, &'a str)>,
 }
 
 /// A link that leads away from here.
 #[derive(Clone, Debug)]
-pub struct WayBack<'a> {
+pub struct Link<'a> {
     /// An address that a client registered.
     pub href: &'a str,
-    /// What people should see of it.
+    /// What stands before the place.
+    pub words: &'a str,
+    /// What people should see of the address.
     pub place: &'a str,
 }
 
@@ -90,6 +102,20 @@ enum ReturnsTo {
     ThisComputer,
     /// Whatever app has claimed the scheme.
     App,
+}
+
+/// What is known of who gets the answer, from which the page's colours follow: it is loud where a
+/// stranger may get it, and calm where not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// The host that publishes the client's identity gets the answer.
+    Published,
+    /// The operator set it up, or a known client answers at that website.
+    Known,
+    /// Something on this computer or device gets it.
+    Local,
+    /// A website that nobody here knows gets it.
+    Unknown,
 }
 
 impl ReturnsTo {
@@ -108,15 +134,6 @@ impl ReturnsTo {
             Self::App => " links",
         }
     }
-
-    /// What a sentence says after that.
-    fn whereabouts(self) -> &'static str {
-        match self {
-            Self::Website => "",
-            Self::ThisComputer => " on this computer",
-            Self::App => " on this device",
-        }
-    }
 }
 
 #[derive(Template)]
@@ -129,6 +146,7 @@ struct Consent<'a> {
     return_host: String,
     redirect_uri: String,
     returns_to: ReturnsTo,
+    standing: Standing,
     unused_for: String,
 }
 
@@ -139,6 +157,34 @@ struct Message<'a> {
     page: &'a MessagePage<'a>,
     /// The place that the link leads to.
     place: Option<String>,
+    details: Vec<(&'a str, String)>,
+}
+
+/// Tells a person who opened an upstream's address in a browser what to do with it.
+#[derive(Template)]
+#[template(path = "address.html", whitespace = "minimize")]
+pub struct AddressPage<'a> {
+    style: &'static str,
+    upstream: &'a str,
+    name: &'a str,
+    address: String,
+}
+
+impl<'a> AddressPage<'a> {
+    /// `upstream` is its title, `name` what a client may call it, `address` what was opened.
+    pub fn new(upstream: &'a str, name: &'a str, address: &str) -> Self {
+        Self {
+            style: STYLE,
+            upstream,
+            name,
+            address: visible_ascii(address),
+        }
+    }
+
+    /// The whole HTML document.
+    pub fn html(&self) -> String {
+        write(self)
+    }
 }
 
 impl ConsentPage<'_> {
@@ -153,12 +199,23 @@ impl ConsentPage<'_> {
             return_host: visible_ascii(self.return_host),
             redirect_uri: visible_ascii(self.redirect_uri),
             returns_to,
+            standing: self.standing(returns_to),
             unused_for: match self.grant_days {
                 0 => "a few hours".to_owned(),
                 1 => "a day".to_owned(),
                 days => format!("{days} days"),
             },
         })
+    }
+
+    fn standing(&self, returns_to: ReturnsTo) -> Standing {
+        match returns_to {
+            ReturnsTo::ThisComputer | ReturnsTo::App => Standing::Local,
+            ReturnsTo::Website if self.set_up_by_operator => Standing::Known,
+            ReturnsTo::Website if self.client_host == Some(self.return_host) => Standing::Published,
+            ReturnsTo::Website if self.returns_to_known_client => Standing::Known,
+            ReturnsTo::Website => Standing::Unknown,
+        }
     }
 
     fn returns_to(&self) -> ReturnsTo {
@@ -180,7 +237,12 @@ impl MessagePage<'_> {
         write(&Message {
             style: STYLE,
             page: self,
-            place: self.way_back.as_ref().map(|way| visible_ascii(way.place)),
+            place: self.link.as_ref().map(|link| visible_ascii(link.place)),
+            details: self
+                .details
+                .iter()
+                .map(|&(name, value)| (name, printable(value, DETAIL_LENGTH)))
+                .collect(),
         })
     }
 }
@@ -205,6 +267,11 @@ pub fn content_security_policy() -> String {
 /// covers or commands; none that ends a quotation; white space collapsed; at most 100 visible characters. Empty when nothing
 /// is left.
 pub fn printable_name(name: &str) -> String {
+    printable(name, NAME_LENGTH)
+}
+
+/// The same of a text of another length.
+fn printable(name: &str, length: usize) -> String {
     let mut printable = String::new();
     let mut space_before = false;
     let mut marks = 0;
@@ -226,15 +293,15 @@ pub fn printable_name(name: &str) -> String {
             marks = 0;
         }
     }
-    shortened(printable)
+    shortened(printable, length)
 }
 
 /// The first characters of `name`, with an ellipsis as the last of them if any had to go.
-fn shortened(mut name: String) -> String {
+fn shortened(mut name: String, length: usize) -> String {
     let mut visible = name
         .char_indices()
         .filter(|&(_, c)| !is_mark(c))
-        .skip(NAME_LENGTH - 1);
+        .skip(length - 1);
     if let (Some((last, _)), Some(_)) = (visible.next(), visible.next()) {
         name.truncate(last);
         name.truncate(name.trim_end().len());

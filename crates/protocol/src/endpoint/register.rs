@@ -10,16 +10,12 @@ use axum::{
 use http::StatusCode;
 use serde::Serialize;
 
-use super::{
-    App, Peer,
-    extract::{self, NoBody},
-    respond,
-};
+use super::{App, Peer, extract, respond};
 use crate::{
     forward::client_address::client_address,
     journal::{Endpoint, Event, Limit},
     oauth::{
-        client::{Client, ClientMetadata},
+        client::{Client, Registration},
         client_auth::{AuthMethod, secret_digest},
         error::OAuthError,
         identifiers::ClientId,
@@ -67,7 +63,7 @@ pub(super) async fn register_client(
         let limit = app.policy.limits.registration_body;
         extract::body(&app, &parts, address, body, limit).await
     } else {
-        Err(NoBody::Type)
+        Err(extract::not_of_type(&parts.headers))
     };
     let content = match content {
         Ok(content) => content,
@@ -80,7 +76,8 @@ pub(super) async fn register_client(
 }
 
 async fn register(app: &App, content: &[u8], address: IpAddr) -> Result<Response, OAuthError> {
-    let metadata = ClientMetadata::parse(content)?;
+    let Registration { metadata, left_out } =
+        Registration::parse(content, &app.policy.clients.app_schemes)?;
     admit(app, address)?;
     let now = app.ports.clock.now();
     let entropy = &*app.ports.entropy;
@@ -105,6 +102,7 @@ async fn register(app: &App, content: &[u8], address: IpAddr) -> Result<Response
     app.journal.record(&Event::ClientRegistered {
         client_id: &client.client_id,
         client_name: &client.client_name,
+        left_out: &left_out,
     });
     Ok(respond::json(
         StatusCode::CREATED,

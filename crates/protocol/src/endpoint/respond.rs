@@ -10,16 +10,17 @@ use serde_json::{json, value::RawValue};
 
 use super::{
     App,
+    authorize::reminder,
     extract::NoBody,
-    pages::{MessagePage, WayBack},
+    pages::{AddressPage, Link, MessagePage},
 };
 use crate::{
     journal::{self, CallRefused, Endpoint, Event, Limit, UpstreamFailed},
     mcp::{answer, repeated::Contradiction},
     oauth::{
-        authorization::Refusal,
+        authorization::{Refusal, ReturnAddress},
         bearer,
-        error::{ErrorCode, OAuthError},
+        error::{ErrorCode, ForPeople, OAuthError},
     },
     token,
 };
@@ -88,19 +89,7 @@ pub(super) async fn nothing_here(State(app): State<App>, uri: Uri) -> Response<B
 
 /// Whether a request is a browser's that opens the public address, and not an MCP client's.
 pub(super) fn is_for_front_page<B>(request: &Request<B>) -> bool {
-    let accepts = |essence: &str| {
-        request.headers().get_all(header::ACCEPT).iter().any(|it| {
-            let accepted = it.as_bytes().split(|byte| *byte == b',');
-            accepted.map(<[u8]>::trim_ascii).any(|range| {
-                let range = range.split(|byte| *byte == b';').next();
-                range.is_some_and(|it| it.trim_ascii().eq_ignore_ascii_case(essence.as_bytes()))
-            })
-        })
-    };
-    request.uri().path() == "/"
-        && matches!(*request.method(), Method::GET | Method::HEAD)
-        && accepts("text/html")
-        && !accepts("text/event-stream")
+    request.uri().path() == "/" && opened_in_browser(request).is_some()
 }
 
 /// What a person sees who opens the public address in a browser. Programs find nothing there unless
@@ -109,20 +98,101 @@ pub(super) async fn front_page(State(app): State<App>, request: Request<Body>) -
     if !is_for_front_page(&request) {
         return nothing_here(State(app), request.uri().clone()).await;
     }
-    let next_step = format!(
-        "Ask whoever runs this for the full address of the server that you want. It begins with \
-         {}/ and goes into your MCP client, not into a browser.",
-        app.policy.issuer
-    );
+    let next_step = full_addresses(&app);
     let message = MessagePage {
-        title: "Here is a door for MCP clients",
+        title: "This address is for MCP clients",
         explanation: "Programs such as an assistant or an editor come through here to MCP servers, after \
-                      a person has approved them. There is nothing more to see.",
+                      a person has approved them.",
         next_step: &next_step,
-        way_back: None,
-        request_id: None,
+        ..MessagePage::default()
     };
     page(&app, StatusCode::OK, message.render())
+}
+
+/// Which address goes into a client. Only a proxy for this computer alone names them on a page.
+fn full_addresses(app: &App) -> String {
+    let policy = &app.policy;
+    if policy.issuer.is_https() {
+        return format!(
+            "Ask the operator of this proxy for the full address of the server that you want. It begins \
+             with {}/ and goes into your MCP client, not into a browser. If you run this proxy, its \
+             start printed the addresses, and the command check prints them again.",
+            policy.issuer
+        );
+    }
+    let addresses = policy.upstreams.iter().map(|it| it.resource.as_str());
+    let addresses: Vec<&str> = addresses.collect();
+    format!("Put this into your MCP client: {}", addresses.join(" or "))
+}
+
+/// The path that a person opened in a browser, which says that it wants a page. MCP clients, which
+/// have a token or ask for other types, do not say so; and where they look for documents there is
+/// never a page, since discovery stumbles over one.
+pub(super) fn opened_in_browser<B>(request: &Request<B>) -> Option<String> {
+    let headers = request.headers();
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !is_read || headers.contains_key(header::AUTHORIZATION) {
+        return None;
+    }
+    let accepts = |essence: &[u8]| {
+        headers.get_all(header::ACCEPT).iter().any(|it| {
+            let accepted = it.as_bytes().split(|byte| *byte == b',');
+            accepted.map(<[u8]>::trim_ascii).any(|range| {
+                let range = range.split(|byte| *byte == b';').next();
+                range.is_some_and(|it| it.trim_ascii().eq_ignore_ascii_case(essence))
+            })
+        })
+    };
+    let path = request.uri().path();
+    let wants_page = accepts(b"text/html")
+        && !accepts(b"text/event-stream")
+        && !path.starts_with("/.well-known/");
+    wants_page.then(|| path.to_owned())
+}
+
+/// The same refusal as a page, for a person who opened `path` in a browser. Status, challenge and
+/// `Allow` stay; what is no refusal in JSON is left as it is.
+pub(super) fn for_browser(app: &App, path: &str, response: Response<Body>) -> Response<Body> {
+    if response.headers().get(header::CONTENT_TYPE) != Some(&JSON) {
+        return response;
+    }
+    let next_step = full_addresses(app);
+    let message = match response.status() {
+        StatusCode::UNAUTHORIZED => {
+            let policy = &app.policy;
+            let plain = path.strip_suffix('/').unwrap_or(path);
+            let at_path = policy.upstreams.iter().find(|it| it.path == plain);
+            let (upstream, address) = match (at_path, policy.upstreams.first()) {
+                (Some(upstream), _) => (upstream, policy.issuer.url(path)),
+                (None, Some(upstream)) => (upstream, upstream.resource.to_string()),
+                (None, None) => return response,
+            };
+            AddressPage::new(&upstream.title, &upstream.name, &address).html()
+        }
+        StatusCode::NOT_FOUND => MessagePage {
+            title: "There is nothing at this address",
+            explanation: "The address may be mistyped, or of a server that is not here any more.",
+            next_step: &next_step,
+            ..MessagePage::default()
+        }
+        .render(),
+        StatusCode::METHOD_NOT_ALLOWED => MessagePage {
+            title: "There is no page at this address",
+            explanation: "It is for programs, or for a form that was sent before. Nothing was approved or \
+                          changed by opening it.",
+            next_step: "If you came from an approval page, go back to your app and connect again.",
+            ..MessagePage::default()
+        }
+        .render(),
+        _ => return response,
+    };
+    let mut page = page(app, response.status(), message);
+    for name in [header::WWW_AUTHENTICATE, header::ALLOW] {
+        if let Some(value) = response.headers().get(&name) {
+            page.headers_mut().insert(name, value.clone());
+        }
+    }
+    page
 }
 
 /// There is something at this path, but not for this method. The router adds `Allow`.
@@ -275,20 +345,21 @@ fn unreadable(endpoint: Endpoint, why: &NoBody) -> (StatusCode, OAuthError) {
     let (status, description) = match why {
         NoBody::TooLarge => (
             StatusCode::PAYLOAD_TOO_LARGE,
-            "the request body is too large",
+            "the request body is too large".into(),
         ),
         NoBody::Broken => (
             StatusCode::BAD_REQUEST,
-            "the request body could not be read to its end",
+            "the request body could not be read to its end".into(),
         ),
-        NoBody::Type if endpoint == Endpoint::Register => (
-            StatusCode::BAD_REQUEST,
-            "the content type must be application/json",
-        ),
-        NoBody::Type => (
-            StatusCode::BAD_REQUEST,
-            "the content type must be application/x-www-form-urlencoded",
-        ),
+        NoBody::Type(came) => {
+            let expected = match endpoint {
+                Endpoint::Register => "application/json",
+                _ => "application/x-www-form-urlencoded",
+            };
+            let came = if came.is_empty() { "missing" } else { came };
+            let description = format!("the Content-Type must be {expected}, but it is {came}");
+            (StatusCode::BAD_REQUEST, Cow::Owned(description))
+        }
         NoBody::NoRoom => {
             let error = OAuthError::new(
                 ErrorCode::TemporarilyUnavailable,
@@ -316,29 +387,56 @@ fn error_page(
     error: &OAuthError,
     request_id: Option<&str>,
 ) -> Response<Body> {
-    let explanation = format!("The reason: {}.", error.description);
-    let (title, next_step) = if status.is_server_error() {
-        (
-            "This does not work right now",
-            "Wait a moment, then start again from your app.",
-        )
+    let (title, usual) = if status.is_server_error() {
+        let usual = ForPeople {
+            what: "Something that this proxy needs is not there just now.".into(),
+            next_step: "Wait a moment, then start again from your app.".into(),
+        };
+        ("This does not work right now", usual)
     } else {
-        (
-            "This request cannot be approved",
-            "Close this page and connect again from your app. If it happens again, remove the \
-             connection there and add it anew.",
-        )
+        let usual = ForPeople {
+            what: "The app that sent you here made a request that this proxy cannot accept.".into(),
+            next_step: "Close this page and connect again from your app. If it happens again, remove \
+                        the connection there and add it anew. If that does not help, show this page \
+                        to the operator of this proxy: the same words are in its log."
+                .into(),
+        };
+        ("This request cannot be approved", usual)
     };
+    let words = error.for_people.as_deref().unwrap_or(&usual);
+    let client = client_of(error);
     let page = MessagePage {
         title,
-        explanation: &explanation,
-        next_step,
-        way_back: None,
-        request_id,
+        explanation: &words.what,
+        next_step: &words.next_step,
+        details: details(error, client.as_deref(), request_id),
+        ..MessagePage::default()
     };
     let mut response = self::page(app, status, page.render());
     tell_when_to_retry(response.headers_mut(), error);
     response
+}
+
+/// The client that was refused, in one line.
+fn client_of(error: &OAuthError) -> Option<String> {
+    let client = error.client.as_deref()?;
+    let id = &client.client_id;
+    Some(match client.name.trim() {
+        "" => id.clone(),
+        name => format!("{name} ({id})"),
+    })
+}
+
+/// The small print of a refusal.
+fn details<'a>(
+    error: &'a OAuthError,
+    client: Option<&'a str>,
+    request_id: Option<&'a str>,
+) -> Vec<(&'a str, &'a str)> {
+    let app = client.map(|client| ("App", client));
+    let reference = request_id.map(|id| ("Reference", id));
+    let reason = ("The reason", &*error.description);
+    app.into_iter().chain([reason]).chain(reference).collect()
 }
 
 /// A refusal that the client is told about at its own, proved, redirect URI.
@@ -352,21 +450,73 @@ pub(super) fn refused_to_client(app: &App, refusal: &Refusal) -> Response<Body> 
 /// §4.11.2).
 pub(super) fn refused_to_stranger(app: &App, refusal: &Refusal) -> Response<Body> {
     note(app, Endpoint::Authorize, &refusal.error);
-    let explanation = format!("The reason: {}.", refusal.error.description);
-    let href = refusal.to.with_error(&refusal.error, &app.policy.issuer);
+    let error = &refusal.error;
+    let href = refusal.to.with_error(error, &app.policy.issuer);
     let place = refusal.to.redirect_uri.place();
+    let words = error.for_people.as_deref();
+    let client = client_of(error);
     let message = MessagePage {
         title: "This request cannot be approved",
-        explanation: &explanation,
+        explanation: words.map_or(
+            "The app that sent you here made a request that this proxy cannot accept.",
+            |words| &words.what,
+        ),
         next_step: "If you have just started this in an app that you trust, go back and tell it. \
                     If not, close this page.",
-        way_back: Some(WayBack {
+        link: Some(Link {
             href: &href,
+            words: "Go to",
             place: &place,
         }),
-        request_id: None,
+        details: details(error, client.as_deref(), None),
+        ..MessagePage::default()
     };
-    page(app, status_of(refusal.error.code), message.render())
+    page(app, status_of(error.code), message.render())
+}
+
+/// What a person decided.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decided {
+    Approved,
+    Denied,
+}
+
+/// Takes the answer of a person back to the client at `location`, which is made from `to`. Websites
+/// and programs that listen on this computer show a page of their own. A link of an app the browser
+/// hands to the system and stays where it is, so there it gets a page that says what happened.
+pub(super) fn back_to_client(
+    app: &App,
+    to: &ReturnAddress,
+    location: &str,
+    decided: Decided,
+) -> Response<Body> {
+    if !to.redirect_uri.is_app_link() {
+        return see_other(location);
+    }
+    let (title, explanation) = match decided {
+        Decided::Approved => (
+            "Done. You can close this page.",
+            "You approved the connection, and the app has been given the answer.",
+        ),
+        Decided::Denied => (
+            "Denied. You can close this page.",
+            "The app gets no access, and has been told so.",
+        ),
+    };
+    let message = MessagePage {
+        title,
+        explanation,
+        next_step: "Go back to the app. If your browser asks whether to open it, allow that. If the \
+                    app did not open, use this link.",
+        link: Some(Link {
+            href: location,
+            words: "Open the app:",
+            place: &to.redirect_uri.place(),
+        }),
+        goes_to: Some(location),
+        ..MessagePage::default()
+    };
+    page(app, StatusCode::OK, message.render())
 }
 
 /// Takes the browser somewhere with a GET, whatever it sent (RFC 9700 §4.12).
@@ -457,15 +607,20 @@ pub(super) fn notice(app: &App, notice: &Notice) -> Response<Body> {
             start_again,
         ),
         Notice::TooManyAttempts { wait } => {
-            waiting = match seconds(*wait) {
-                few @ 0..90 => format!("Wait {few} seconds, then try again."),
-                many => format!("Wait {} minutes, then try again.", many.div_ceil(60)),
+            let time = match seconds(*wait) {
+                few @ 0..90 => format!("{few} seconds"),
+                many => format!("{} minutes", many.div_ceil(60)),
             };
+            let reminder = reminder(app).unwrap_or_default();
+            waiting = format!(
+                "Wait {time}, then go back to your app and connect again; this page may have expired \
+                 by then. {reminder}"
+            );
             (
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too many wrong attempts",
-                "To keep others from guessing, no further attempt is looked at for now.",
-                waiting.as_str(),
+                "To keep others from guessing, no further attempt is accepted for now.",
+                waiting.trim_end(),
             )
         }
         Notice::PageSpent => (
@@ -486,8 +641,7 @@ pub(super) fn notice(app: &App, notice: &Notice) -> Response<Body> {
         title,
         explanation,
         next_step,
-        way_back: None,
-        request_id: None,
+        ..MessagePage::default()
     };
     let mut response = page(app, status, message.render());
     if let Notice::TooManyAttempts { wait } | Notice::TooManyDenials { wait } = notice {
@@ -760,6 +914,7 @@ fn note(app: &App, endpoint: Endpoint, error: &OAuthError) -> Option<String> {
             error: error.code,
             description: &error.description,
             presented: presented.as_deref(),
+            client: error.client.as_deref(),
         });
         return None;
     }

@@ -55,7 +55,9 @@ async fn end_grant(
 ) -> Result<(), NotAuthenticated> {
     let form = Form::parse(content)?;
     let mut client = extract::authenticated_client(app, headers, &form, address).await?;
-    let presented = form.required("token", "token is missing")?;
+    let presented = form
+        .required("token", "token is missing")
+        .map_err(|missing| missing.of_client(&client.client_id, &client.name))?;
     let (family, refresh_token) = match app.keys.recognise_access_token(presented) {
         Some(access_token) => (access_token.family, None),
         None => match PresentedRefreshToken::parse(presented) {

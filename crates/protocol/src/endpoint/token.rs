@@ -95,14 +95,25 @@ async fn exchange(
         .into());
     }
     let mut client = extract::authenticated_client(app, headers, &form, address).await?;
+    let answered = answer(app, &mut client, grant_type, &form, address).await;
+    Ok(answered.map_err(|error| error.of_client(&client.client_id, &client.name))?)
+}
+
+async fn answer(
+    app: &App,
+    client: &mut AuthenticatedClient,
+    grant_type: &str,
+    form: &Form,
+    address: IpAddr,
+) -> Result<Response, OAuthError> {
     let asked = Asked {
         scope: form.one("scope")?.map(str::to_owned),
-        resource: asked_resource(app, &form)?,
+        resource: asked_resource(app, form)?,
     };
-    Ok(match grant_type {
-        "authorization_code" => redeem(app, &mut client, &form, &asked, address).await?,
-        _ => refresh(app, &mut client, &form, asked, address).await?,
-    })
+    match grant_type {
+        "authorization_code" => redeem(app, client, form, &asked, address).await,
+        _ => refresh(app, client, form, asked, address).await,
+    }
 }
 
 /// The `resource` parameter, in its canonical spelling.

@@ -13,6 +13,9 @@ use subtle::ConstantTimeEq;
 #[derive(Clone)]
 pub struct SignIn {
     pub kind: Kind,
+    /// Where it is found and how to get another, in sentences. Shown only where the proxy is for
+    /// this computer alone, whose user is its operator.
+    pub reminder: Option<String>,
     check: Check,
 }
 
@@ -39,17 +42,19 @@ pub struct NotAHash;
 impl SignIn {
     /// A passphrase that the operator chose.
     pub fn passphrase(text: &str) -> Self {
-        Self {
-            kind: Kind::Passphrase,
-            check: Check::Digest(Sha256::digest(text).into()),
-        }
+        Self::chosen(Kind::Passphrase, text)
     }
 
     /// A PIN that the operator chose.
     pub fn pin(text: &str) -> Self {
+        Self::chosen(Kind::Pin, text)
+    }
+
+    fn chosen(kind: Kind, text: &str) -> Self {
         Self {
-            kind: Kind::Pin,
-            check: Check::Digest(Sha256::digest(text).into()),
+            kind,
+            reminder: None,
+            check: Check::Digest(Sha256::digest(text.trim()).into()),
         }
     }
 
@@ -61,8 +66,18 @@ impl SignIn {
         }
         Ok(Self {
             kind: Kind::Passphrase,
+            reminder: None,
             check: Check::Argon2(phc.to_owned()),
         })
+    }
+
+    /// The same with words for a person who has lost it.
+    #[must_use]
+    pub fn with_reminder(self, reminder: String) -> Self {
+        Self {
+            reminder: Some(reminder),
+            ..self
+        }
     }
 
     /// Whether a person chose the text, so that enough guessing from enough places would find it.
@@ -78,23 +93,37 @@ impl SignIn {
         }
     }
 
-    /// Whether `attempt` is right. Takes as long for a near miss as for any other wrong text.
+    /// Whether `attempt` is right, whatever blanks came along at its ends when it was pasted. Takes
+    /// as long for a near miss as for any other wrong text.
     pub fn is_proved_by(&self, attempt: &str) -> bool {
         match &self.check {
-            Check::Digest(digest) => Sha256::digest(attempt).ct_eq(&digest[..]).into(),
+            Check::Digest(digest) => Sha256::digest(attempt.trim()).ct_eq(&digest[..]).into(),
             Check::Argon2(phc) => PasswordHash::new(phc).is_ok_and(|hash| {
                 generated_cost()
-                    .verify_password(attempt.as_bytes(), &hash)
+                    .verify_password(canonical(attempt).as_bytes(), &hash)
                     .is_ok()
             }),
         }
     }
 }
 
+/// The one spelling of a generated passphrase, as Crockford's base 32 is read: in any case, grouped
+/// or not, and with the letters that look like digits taken for those. All spellings together are
+/// still one passphrase of 160 random bits.
+fn canonical(typed: &str) -> String {
+    let is_gap = |c: &char| c.is_whitespace() || matches!(c, '-' | '\u{2010}'..='\u{2015}');
+    let letter = |c: char| match c.to_ascii_lowercase() {
+        'o' => '0',
+        'i' | 'l' => '1',
+        c => c,
+    };
+    typed.chars().filter(|c| !is_gap(c)).map(letter).collect()
+}
+
 /// Hashes a generated passphrase for keeping, with 16 bytes of salt.
 pub fn hash_generated(passphrase: &str, salt: &[u8; 16]) -> String {
     generated_cost()
-        .hash_password_with_salt(passphrase.as_bytes(), salt)
+        .hash_password_with_salt(canonical(passphrase).as_bytes(), salt)
         .expect("the parameters and the salt's length are constants that argon2 accepts")
         .to_string()
 }
@@ -128,10 +157,52 @@ mod tests {
             SignIn::pin("correct horse"),
             SignIn::hashed(&generated).unwrap(),
         ] {
-            assert!(sign_in.is_proved_by("correct horse"));
-            for wrong in ["", "correct hors", "correct horse ", "Correct horse", "\0"] {
+            for right in ["correct horse", " correct horse\r\n", "\u{a0}correct horse"] {
+                assert!(sign_in.is_proved_by(right), "{right:?}");
+            }
+            for wrong in ["", "correct hors", "correct horse x", "orrect horse", "\0"] {
                 assert!(!sign_in.is_proved_by(wrong), "{wrong:?} passed {sign_in:?}");
             }
+        }
+        // A person who chose one chose its letters and what stands between them.
+        for chosen in [
+            SignIn::passphrase("correct horse"),
+            SignIn::pin("correct horse"),
+        ] {
+            for wrong in [
+                "Correct horse",
+                "correct  horse",
+                "correcthorse",
+                "c0rrect horse",
+            ] {
+                assert!(!chosen.is_proved_by(wrong), "{wrong:?} passed {chosen:?}");
+            }
+        }
+        let with_blanks = SignIn::passphrase(" correct horse ");
+        assert!(with_blanks.is_proved_by("correct horse"));
+    }
+
+    #[test]
+    fn a_generated_passphrase_is_read_as_people_type_it() {
+        let made = "qw0c3884h4dc4f9471h1j4ntj94vtwjk";
+        let generated = SignIn::hashed(&hash_generated(made, &[7; 16])).unwrap();
+        for right in [
+            made,
+            "QW0C3884H4DC4F9471H1J4NTJ94VTWJK",
+            "qw0c 3884 h4dc 4f94 71h1 j4nt j94v twjk",
+            " qw0c-3884-h4dc-4f94-71h1-j4nt-j94v-twjk\n",
+            "qwoc3884h4dc4f947Lhij4ntj94vtwjk",
+            "qw0c\u{2013}3884\u{a0}h4dc 4f94 71h1 j4nt j94v twjk",
+        ] {
+            assert!(generated.is_proved_by(right), "{right:?}");
+        }
+        for wrong in [
+            &made[1..],
+            &format!("{made}0"),
+            &made.replace('q', "9"),
+            &made.replace('w', "vv"),
+        ] {
+            assert!(!generated.is_proved_by(wrong), "{wrong:?}");
         }
     }
 

@@ -1,16 +1,20 @@
 //! The authorization request and the answers to it (RFC 6749 §4.1.1, §4.1.2; RFC 9207).
 
 use super::{
-    error::{ErrorCode, OAuthError},
+    app_scheme::AppScheme,
+    client::KnownBy,
+    error::{ErrorCode, OAuthError, told},
     form::Form,
     identifiers::{ClientId, Issuer},
-    pkce::CodeChallenge,
-    redirect_uri::RedirectUri,
+    pkce::{self, CodeChallenge},
+    redirect_uri::{RedirectUri, Unfit},
     scope::Scope,
 };
 
 /// The longest `state` that is carried, in bytes.
 const LONGEST_STATE: usize = 4096;
+/// How many of a client's redirect URIs a refusal names.
+const MOST_NAMED: usize = 3;
 
 /// The parameters of an authorization request as they came: nothing is verified.
 pub struct Params(Form);
@@ -51,20 +55,27 @@ impl Params {
             .map(ClientId::presented)
     }
 
-    /// Trusts the `redirect_uri`, because the client registered it.
-    pub fn addressed_to(&self, registered: &[RedirectUri]) -> Result<ReturnAddress, OAuthError> {
+    /// Trusts the `redirect_uri`, because it is one of the client's.
+    pub fn addressed_to(
+        &self,
+        registered: &[RedirectUri],
+        known_by: KnownBy,
+    ) -> Result<ReturnAddress, OAuthError> {
         let redirect_uri = match self.0.one("redirect_uri")? {
             Some(presented) => {
                 if !registered.iter().any(|uri| uri.matches(presented)) {
-                    return Err(OAuthError::invalid_request(
-                        "redirect_uri is not one that the client registered",
-                    ));
+                    return Err(redirect_uri_differs(presented, registered, known_by));
                 }
                 RedirectUri::presented(presented)
             }
             None => match registered {
                 [only] => only.clone(),
-                _ => return Err(OAuthError::invalid_request("redirect_uri is missing")),
+                _ => {
+                    return Err(OAuthError::invalid_request(format!(
+                        "redirect_uri is missing, and the client has more than one: {}",
+                        named(registered)
+                    )));
+                }
             },
         };
         Ok(ReturnAddress {
@@ -75,13 +86,19 @@ impl Params {
 
     /// Checks what can be told before the client is known, so that nobody else is asked about a
     /// request that cannot pass.
-    pub fn could_pass(&self) -> Result<(), OAuthError> {
+    pub fn could_pass(&self, let_in: &[AppScheme]) -> Result<(), OAuthError> {
         if let Some(presented) = self.0.one("redirect_uri")?
-            && RedirectUri::parse(presented).is_none()
+            && let Err(unfit) = RedirectUri::judge(presented, let_in)
         {
-            return Err(OAuthError::invalid_request(
-                "redirect_uri is not one that a client may have",
+            let error = OAuthError::invalid_request(format!(
+                "redirect_uri is not one that a client may have: of {}, {}",
+                told(presented),
+                unfit.reason()
             ));
+            return Err(match unfit {
+                Unfit::UnknownApp(scheme) => of_unknown_app(error, &scheme),
+                _ => error,
+            });
         }
         self.state()?;
         self.check()?;
@@ -135,9 +152,7 @@ impl Params {
         {
             return Err(OAuthError::invalid_request("response_mode must be query"));
         }
-        let code_challenge = self
-            .0
-            .required("code_challenge", "code_challenge is missing")?;
+        let code_challenge = self.0.one("code_challenge")?.ok_or_else(pkce::missing)?;
         let mut resources = self.0.all("resource");
         let resource = resources.next();
         if resources.any(|other| Some(other) != resource) {
@@ -151,6 +166,75 @@ impl Params {
             scope: Scope::granted(self.0.one("scope")?)?,
             resource: resource.map(str::to_owned),
         })
+    }
+}
+
+/// A refusal of an address that is not one of the client's. It shows both, since neither is a
+/// secret, and says who can mend it.
+pub fn redirect_uri_differs(
+    presented: &str,
+    registered: &[RedirectUri],
+    known_by: KnownBy,
+) -> OAuthError {
+    let (known_as, whose, next_step) = match known_by {
+        KnownBy::Registration => (
+            "the client registered",
+            "it registered",
+            "This is a mistake of the app, not yours. Update the app, remove the connection there, and \
+             add it anew. If it stays so, tell the maker of the app, with the details below.",
+        ),
+        KnownBy::Document => (
+            "the client publishes",
+            "its document has",
+            "This is a mistake of the app or of its publisher, not yours. Update the app and connect \
+             again. If it stays so, tell the maker of the app, with the details below.",
+        ),
+        KnownBy::Operator => (
+            "the client was set up with",
+            "the configuration has",
+            "The operator of this proxy can add the address to the redirect_uris of this client, if \
+             it is right. If not, correct it in the app.",
+        ),
+    };
+    let error = OAuthError::invalid_request(format!(
+        "redirect_uri is not one that {known_as}: it asks for {}, but {whose} {}",
+        told(presented),
+        named(registered)
+    ));
+    match (RedirectUri::judge(presented, &[]), known_by) {
+        (Err(Unfit::UnknownApp(scheme)), KnownBy::Registration | KnownBy::Document) => {
+            of_unknown_app(error, &scheme)
+        }
+        _ => error.in_words(
+            "The app wants its answer at another address than the ones that are known for it, so \
+             nothing can be approved.",
+            next_step,
+        ),
+    }
+}
+
+/// The same for an app whose links nobody let in yet.
+fn of_unknown_app(error: OAuthError, scheme: &AppScheme) -> OAuthError {
+    error.in_words(
+        format!(
+            "The app wants its answer in a link that begins with {scheme}:, and this proxy knows no \
+             app with such links."
+        ),
+        format!(
+            "If you run this proxy and trust the app, write app_schemes = [\"{scheme}\"] under \
+             [clients] in its configuration, restart it, and add the connection anew in the app."
+        ),
+    )
+}
+
+/// The first of a client's redirect URIs, as a refusal names them.
+fn named(registered: &[RedirectUri]) -> String {
+    let first = registered.iter().take(MOST_NAMED);
+    let named: Vec<String> = first.map(|uri| told(uri.as_str())).collect();
+    let named = named.join(", ");
+    match registered.len().saturating_sub(MOST_NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
     }
 }
 
@@ -275,7 +359,8 @@ mod tests {
             RedirectUri::parse("http://localhost/cb").unwrap(),
         ];
         let addressed = |query: &str, registered: &[RedirectUri]| {
-            Params::new(Form::parse(query.as_bytes()).unwrap()).addressed_to(registered)
+            Params::new(Form::parse(query.as_bytes()).unwrap())
+                .addressed_to(registered, KnownBy::Registration)
         };
         assert!(addressed("redirect_uri=https://c.example/cb", &two).is_ok());
         assert!(addressed("redirect_uri=http://localhost:4/cb", &two).is_ok());
@@ -295,5 +380,84 @@ mod tests {
         );
         assert!(addressed(&long[..long.len() - 1], &two).is_ok());
         assert!(addressed(&long, &two).is_err());
+    }
+
+    /// Case 04: both are shown, shortened and escaped, and whose mistake it is.
+    #[test]
+    fn a_redirect_uri_that_differs_is_shown_beside_those_that_are_known() {
+        let registered = |uris: &[&str]| -> Vec<RedirectUri> {
+            let uris = uris.iter().map(|uri| RedirectUri::parse(uri).unwrap());
+            uris.collect()
+        };
+        let one = registered(&["https://localhost:1234/cb"]);
+        let differs =
+            redirect_uri_differs("https://localhost:5678/cb", &one, KnownBy::Registration);
+        assert_eq!(
+            differs.description,
+            "redirect_uri is not one that the client registered: it asks for \
+             https://localhost:5678/cb, but it registered https://localhost:1234/cb"
+        );
+        assert!(
+            differs
+                .for_people
+                .unwrap()
+                .next_step
+                .contains("mistake of the app")
+        );
+
+        let five = registered(&[
+            "https://a/1",
+            "https://a/2",
+            "https://a/3",
+            "https://a/4",
+            "https://a/5",
+        ]);
+        let long = format!("https://a/\"\n{}", "x".repeat(500));
+        let differs = redirect_uri_differs(&long, &five, KnownBy::Document).description;
+        assert!(
+            differs.contains("https://a/%22%0Axxx") && differs.len() < 400,
+            "{differs}"
+        );
+        assert!(
+            differs.ends_with("https://a/1, https://a/2, https://a/3 and 2 more"),
+            "{differs}"
+        );
+
+        let operator = redirect_uri_differs("https://b/cb", &one, KnownBy::Operator);
+        assert!(
+            operator
+                .for_people
+                .unwrap()
+                .next_step
+                .contains("redirect_uris")
+        );
+        let app = redirect_uri_differs("myapp://cb", &one, KnownBy::Document);
+        assert!(
+            app.for_people
+                .unwrap()
+                .next_step
+                .contains("app_schemes = [\"myapp\"]")
+        );
+    }
+
+    /// Case 36
+    #[test]
+    fn a_client_without_pkce_is_told_what_it_has_to_do() {
+        let without = |query: &str| {
+            let form = Form::parse(query.as_bytes()).unwrap();
+            Params::new(form).check().unwrap_err()
+        };
+        let challenge = format!("response_type=code&code_challenge={CHALLENGE}");
+        for query in [
+            "response_type=code",
+            &challenge,
+            &format!("{challenge}&code_challenge_method=plain"),
+        ] {
+            let error = without(query);
+            assert_eq!(error.code, ErrorCode::InvalidRequest);
+            let words = "the client has to use PKCE with the method S256";
+            assert!(error.description.contains(words), "{}", error.description);
+        }
+        assert!(without("response_type=code").for_people.is_some());
     }
 }

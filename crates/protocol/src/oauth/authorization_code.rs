@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     client_assertion,
     client_auth::Proof,
-    error::OAuthError,
+    error::{OAuthError, told},
     grant::Grant,
     identifiers::{ClientId, Resource},
     pkce::{CodeChallenge, CodeVerifier},
@@ -66,13 +66,14 @@ impl IssuedCode {
         if !self.code_challenge.is_answered_by(by.code_verifier) {
             return Err(OAuthError::invalid_grant("code_verifier does not match"));
         }
-        if by
-            .redirect_uri
-            .is_some_and(|uri| uri != self.redirect_uri.as_str())
+        if let Some(uri) = by.redirect_uri
+            && uri != self.redirect_uri.as_str()
         {
-            return Err(OAuthError::invalid_grant(
-                "redirect_uri is not the one of the authorization request",
-            ));
+            return Err(OAuthError::invalid_grant(format!(
+                "redirect_uri is {}, but the authorization request had {}",
+                told(uri),
+                told(self.redirect_uri.as_str())
+            )));
         }
         if by
             .resource

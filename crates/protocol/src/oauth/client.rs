@@ -4,8 +4,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    client_auth::AuthMethod, error::OAuthError, identifiers::ClientId, jwks::KeySource,
-    redirect_uri::RedirectUri, strict_json,
+    app_scheme::AppScheme,
+    client_auth::AuthMethod,
+    error::{OAuthError, told},
+    identifiers::ClientId,
+    jwks::KeySource,
+    redirect_uri::{RedirectUri, Unfit},
+    strict_json,
 };
 use crate::ports::Timestamp;
 
@@ -29,6 +34,17 @@ pub struct Client {
     pub expires_at: Timestamp,
 }
 
+/// How a client became known, and so who can correct what is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownBy {
+    /// The operator set it up.
+    Operator,
+    /// It registered itself.
+    Registration,
+    /// By the metadata document that it publishes.
+    Document,
+}
+
 /// What a client says of itself, in terms that we can keep to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientMetadata {
@@ -48,26 +64,40 @@ pub struct PreregisteredClient {
     pub secret_digest: Option<[u8; 32]>,
 }
 
-impl ClientMetadata {
-    /// Reads a registration request. Members and grant types that we do not know are left out
-    /// (RFC 7591 §2); what we cannot do without, or could not keep to, is refused.
-    pub fn parse(body: &[u8]) -> Result<Self, OAuthError> {
+/// What becomes of a registration request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    pub metadata: ClientMetadata,
+    /// Links of apps that nobody let in, which were left out beside others that are registered; as
+    /// [`told`] tells them.
+    pub left_out: Vec<String>,
+}
+
+impl Registration {
+    /// Reads a registration request. What cannot be had is replaced by what can, and the answer
+    /// says so: methods, grant and response types, links of unknown apps beside other redirect
+    /// URIs, members that we do not know (RFC 7591 §2, §3.2.1). Refused is only what cannot be read,
+    /// and what could lead an answer astray.
+    pub fn parse(body: &[u8], let_in: &[AppScheme]) -> Result<Self, OAuthError> {
         let members = strict_json::object(body).ok_or_else(|| {
             OAuthError::invalid_client_metadata(
                 "the request body must be one JSON object, without a member that is there twice, \
                  at most eight levels deep",
             )
         })?;
-        let metadata = Self {
+        let RedirectUris { fit, left_out } = redirect_uris(&members, let_in)?;
+        let metadata = ClientMetadata {
             client_name: client_name(&members)?,
-            redirect_uris: redirect_uris(&members)?,
-            token_endpoint_auth_method: supported_auth_method(&members)?,
+            redirect_uris: fit,
+            token_endpoint_auth_method: auth_method(&members)?,
             keys: None,
         };
-        offers_supported_types(&members)?;
+        // Every client gets the same types, but what is no list of names is no registration.
+        types(&members, "grant_types")?;
+        types(&members, "response_types")?;
         // Keys are of no use here, but one that must not be shown should be told so.
         KeySource::of(&members)?;
-        Ok(metadata)
+        Ok(Self { metadata, left_out })
     }
 }
 
@@ -82,24 +112,33 @@ impl From<Client> for ClientMetadata {
     }
 }
 
-/// Refuses a client that could use nothing of what we offer.
+/// Refuses a document of a client that could use nothing of what we offer. One that registers is
+/// given what there is; to a document nobody answers.
 pub(super) fn offers_supported_types(members: &Map<String, Value>) -> Result<(), OAuthError> {
-    let offers = |member: &str, supported: &str| match members.get(member) {
-        None | Some(Value::Null) => true,
-        Some(Value::Array(list)) => list.iter().any(|value| value == supported),
-        Some(_) => false,
-    };
-    if !offers("grant_types", "authorization_code") {
-        return Err(OAuthError::invalid_client_metadata(
-            "grant_types must be a list with authorization_code in it",
-        ));
-    }
-    if !offers("response_types", "code") {
-        return Err(OAuthError::invalid_client_metadata(
-            "response_types must be a list with code in it",
-        ));
+    for (member, supported) in [
+        ("grant_types", "authorization_code"),
+        ("response_types", "code"),
+    ] {
+        let types = types(members, member)?;
+        if !types.is_empty() && !types.contains(&supported) {
+            return Err(OAuthError::invalid_client_metadata(format!(
+                "{member} must be a list with {supported} in it"
+            )));
+        }
     }
     Ok(())
+}
+
+/// A list of names; none, if the member is missing.
+fn types<'a>(members: &'a Map<String, Value>, member: &str) -> Result<Vec<&'a str>, OAuthError> {
+    let names = match members.get(member) {
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(Value::Array(list)) => list.iter().map(Value::as_str).collect(),
+        Some(_) => None,
+    };
+    names.ok_or_else(|| {
+        OAuthError::invalid_client_metadata(format!("{member} must be a list of strings"))
+    })
 }
 
 pub(super) fn client_name(members: &Map<String, Value>) -> Result<String, OAuthError> {
@@ -112,7 +151,18 @@ pub(super) fn client_name(members: &Map<String, Value>) -> Result<String, OAuthE
     }
 }
 
-pub(super) fn redirect_uris(members: &Map<String, Value>) -> Result<Vec<RedirectUri>, OAuthError> {
+/// The redirect URIs that a client asks for.
+pub(super) struct RedirectUris {
+    /// Those that it gets; at least one.
+    pub(super) fit: Vec<RedirectUri>,
+    /// Links of apps that nobody let in, as [`told`] tells them.
+    pub(super) left_out: Vec<String>,
+}
+
+pub(super) fn redirect_uris(
+    members: &Map<String, Value>,
+    let_in: &[AppScheme],
+) -> Result<RedirectUris, OAuthError> {
     let list = match members.get("redirect_uris") {
         Some(Value::Array(list)) if !list.is_empty() => list,
         _ => {
@@ -126,34 +176,50 @@ pub(super) fn redirect_uris(members: &Map<String, Value>) -> Result<Vec<Redirect
             "redirect_uris must have at most 10 entries",
         ));
     }
-    list.iter()
-        .map(|uri| {
-            uri.as_str().and_then(RedirectUri::parse).ok_or_else(|| {
-                OAuthError::invalid_redirect_uri(
-                    "a redirect URI must be https, http on 127.0.0.1, [::1] or localhost, or of an \
-                     application scheme such as com.example.app, at most 2048 characters, without \
-                     fragment, user name, wildcard or dot segments",
-                )
-            })
-        })
-        .collect()
+    let (mut fit, mut left_out) = (Vec::new(), Vec::new());
+    let mut last_unknown = None;
+    for uri in list {
+        let uri = uri.as_str().ok_or_else(|| {
+            OAuthError::invalid_redirect_uri("redirect_uris must be a list of strings")
+        })?;
+        match RedirectUri::judge(uri, let_in) {
+            Ok(uri) => fit.push(uri),
+            // Safe, only not known: the client may do with the others.
+            Err(unknown @ Unfit::UnknownApp(_)) => {
+                left_out.push(told(uri));
+                last_unknown = Some(refused(uri, &unknown));
+            }
+            Err(unfit) => return Err(refused(uri, &unfit)),
+        }
+    }
+    match last_unknown {
+        Some(error) if fit.is_empty() => Err(error),
+        _ => Ok(RedirectUris { fit, left_out }),
+    }
 }
 
-/// The method we register. Omitted means Basic (RFC 7591 §2); one that we do not offer is
-/// refused rather than replaced, since the client would go on to use it.
-fn supported_auth_method(members: &Map<String, Value>) -> Result<AuthMethod, OAuthError> {
+fn refused(uri: &str, unfit: &Unfit) -> OAuthError {
+    OAuthError::invalid_redirect_uri(format!(
+        "the redirect URI {} cannot be registered: {}",
+        told(uri),
+        unfit.reason()
+    ))
+}
+
+/// The method that a client gets which registers. Left out it means Basic (RFC 7591 §2). One that
+/// is not for clients that register, such as `private_key_jwt`, or that there is not, is replaced
+/// by Basic, the strongest that they can have; the secret, which works in the body too, comes with
+/// the answer that says so.
+fn auth_method(members: &Map<String, Value>) -> Result<AuthMethod, OAuthError> {
     match members.get("token_endpoint_auth_method") {
         None | Some(Value::Null) => Ok(AuthMethod::ClientSecretBasic),
-        Some(Value::String(method)) if method == "none" => Ok(AuthMethod::None),
-        Some(Value::String(method)) if method == "client_secret_post" => {
-            Ok(AuthMethod::ClientSecretPost)
-        }
-        Some(Value::String(method)) if method == "client_secret_basic" => {
-            Ok(AuthMethod::ClientSecretBasic)
-        }
-        // A client with a key publishes it in a metadata document, or the operator sets it up.
+        Some(Value::String(method)) => Ok(match method.trim().to_ascii_lowercase().as_str() {
+            "none" => AuthMethod::None,
+            "client_secret_post" => AuthMethod::ClientSecretPost,
+            _ => AuthMethod::ClientSecretBasic,
+        }),
         Some(_) => Err(OAuthError::invalid_client_metadata(
-            "token_endpoint_auth_method must be none, client_secret_post or client_secret_basic",
+            "token_endpoint_auth_method must be a string",
         )),
     }
 }
@@ -166,7 +232,9 @@ mod tests {
     use crate::oauth::error::ErrorCode;
 
     fn parse(body: &Value) -> Result<ClientMetadata, ErrorCode> {
-        ClientMetadata::parse(body.to_string().as_bytes()).map_err(|error| error.code)
+        Registration::parse(body.to_string().as_bytes(), &[])
+            .map(|registration| registration.metadata)
+            .map_err(|error| error.code)
     }
 
     #[test]
@@ -199,13 +267,12 @@ mod tests {
     }
 
     #[test]
-    fn rg_09_metadata_that_cannot_be_kept_to_is_refused() {
+    fn rg_09_metadata_that_cannot_be_read_is_refused() {
         for (member, value) in [
             ("client_name", json!(4)),
-            ("grant_types", json!(["password"])),
             ("grant_types", json!("authorization_code")),
-            ("response_types", json!(["token"])),
-            ("token_endpoint_auth_method", json!("private_key_jwt")),
+            ("grant_types", json!([["authorization_code"]])),
+            ("response_types", json!(4)),
             ("token_endpoint_auth_method", json!(["none"])),
         ] {
             let mut body = json!({"redirect_uris": ["https://x.example/cb"]});
@@ -218,8 +285,66 @@ mod tests {
             );
         }
         for body in ["", "[]", "null", "\"x\"", "{", "\u{feff}{}"] {
-            assert!(ClientMetadata::parse(body.as_bytes()).is_err(), "{body}");
+            assert!(Registration::parse(body.as_bytes(), &[]).is_err(), "{body}");
         }
+    }
+
+    /// Case 10: what cannot be had is replaced.
+    #[test]
+    fn what_there_is_not_is_replaced_by_what_there_is() {
+        let registered = |member: &str, value: Value| {
+            let mut body = json!({"redirect_uris": ["https://x.example/cb"]});
+            body[member] = value;
+            parse(&body).unwrap().token_endpoint_auth_method
+        };
+        let method = "token_endpoint_auth_method";
+        for (asked, given) in [
+            ("none", AuthMethod::None),
+            ("None ", AuthMethod::None),
+            ("client_secret_post", AuthMethod::ClientSecretPost),
+            ("client_secret_basic", AuthMethod::ClientSecretBasic),
+            ("client_secret_jwt", AuthMethod::ClientSecretBasic),
+            ("private_key_jwt", AuthMethod::ClientSecretBasic),
+            ("tls_client_auth", AuthMethod::ClientSecretBasic),
+            ("", AuthMethod::ClientSecretBasic),
+        ] {
+            assert_eq!(registered(method, json!(asked)), given, "{asked}");
+        }
+        for (member, value) in [
+            ("grant_types", json!([])),
+            ("grant_types", json!(["password"])),
+            ("response_types", json!([])),
+            ("response_types", json!(["token"])),
+        ] {
+            registered(member, value);
+        }
+    }
+
+    /// Case 03: one link of an unknown app beside what can be registered is left out; alone it is
+    /// refused, by its name.
+    #[test]
+    fn the_link_of_an_unknown_app_is_left_out_beside_others() {
+        let myapp = AppScheme::parse("myapp").unwrap();
+        let parse = |uris: &[&str], let_in: &[AppScheme]| {
+            let body = json!({ "redirect_uris": uris }).to_string();
+            Registration::parse(body.as_bytes(), let_in)
+        };
+        let both = ["http://127.0.0.1:9/cb", "myapp://oauth"];
+        let registration = parse(&both, &[]).unwrap();
+        assert_eq!(registration.metadata.redirect_uris.len(), 1);
+        assert_eq!(registration.left_out, ["myapp://oauth"]);
+        let let_in = [myapp];
+        let registration = parse(&both, &let_in).unwrap();
+        assert_eq!(registration.metadata.redirect_uris.len(), 2);
+        assert_eq!(registration.left_out, [] as [&str; 0]);
+        let alone = parse(&both[1..], &[]).unwrap_err();
+        assert_eq!(alone.code, ErrorCode::InvalidRedirectUri);
+        for words in ["myapp://oauth", "app_schemes = ['myapp']"] {
+            assert!(alone.description.contains(words), "{}", alone.description);
+        }
+        assert!(parse(&both[1..], &let_in).is_ok());
+        let unsafe_one = parse(&[both[0], both[1], "ms-msdt:/x"], &let_in).unwrap_err();
+        assert!(unsafe_one.description.contains("ms-msdt:/x"));
     }
 
     #[test]

@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 use url::{Host, Url};
 
 use super::{
+    app_scheme::AppScheme,
     client::{self, ClientMetadata},
     client_auth::AuthMethod,
-    error::OAuthError,
+    error::{OAuthError, told},
     jwks::KeySource,
     known_clients, strict_json,
 };
@@ -107,9 +108,14 @@ fn is_public_name(name: &str) -> bool {
         && name.rsplit('.').next() != Some("localhost")
 }
 
-/// Reads the document at `url` (§4). Members and grant types that we do not know are left out.
-pub fn parse(url: &DocumentUrl, body: &[u8]) -> Result<ClientMetadata, OAuthError> {
-    let invalid = |why| Err(OAuthError::invalid_client_metadata(why));
+/// Reads the document at `url` (§4). Members and grant types that we do not know are left out, and
+/// so are links of apps that are neither known nor `let_in`, beside other redirect URIs.
+pub fn parse(
+    url: &DocumentUrl,
+    body: &[u8],
+    let_in: &[AppScheme],
+) -> Result<ClientMetadata, OAuthError> {
+    let invalid = |why: &'static str| Err(OAuthError::invalid_client_metadata(why));
     let Some(members) = strict_json::object(body) else {
         return invalid(
             "the client's metadata document is not one JSON object, or has a member twice",
@@ -117,7 +123,15 @@ pub fn parse(url: &DocumentUrl, body: &[u8]) -> Result<ClientMetadata, OAuthErro
     };
     match members.get("client_id") {
         Some(Value::String(client_id)) if client_id == url.as_str() => {}
-        _ => return invalid("client_id in the client's metadata document is not its own address"),
+        other => {
+            let other = other
+                .and_then(Value::as_str)
+                .map_or("none".to_owned(), told);
+            return Err(OAuthError::invalid_client_metadata(format!(
+                "client_id in the client's metadata document is not its own address, {}, but {other}",
+                told(url.as_str())
+            )));
+        }
     }
     // What anybody can read is no secret (§4.1).
     if members.keys().any(|name| name.starts_with("client_secret")) {
@@ -133,7 +147,7 @@ pub fn parse(url: &DocumentUrl, body: &[u8]) -> Result<ClientMetadata, OAuthErro
     if token_endpoint_auth_method == AuthMethod::PrivateKeyJwt && keys.is_none() {
         return invalid("a client that authenticates with private_key_jwt needs jwks or jwks_uri");
     }
-    let mut redirect_uris = client::redirect_uris(&members)?;
+    let mut redirect_uris = client::redirect_uris(&members, let_in)?.fit;
     redirect_uris.extend(known_clients::unpublished_redirect_uris(url));
     Ok(ClientMetadata {
         client_name,
@@ -146,7 +160,7 @@ pub fn parse(url: &DocumentUrl, body: &[u8]) -> Result<ClientMetadata, OAuthErro
 /// The method that the client and we both know. Some documents have one, some a list of them,
 /// some both; one without either cannot mean a secret, so it means none.
 fn auth_method(members: &Map<String, Value>) -> Result<AuthMethod, OAuthError> {
-    let invalid = |why| Err(OAuthError::invalid_client_metadata(why));
+    let invalid = |why: &'static str| Err(OAuthError::invalid_client_metadata(why));
     let one = members
         .get("token_endpoint_auth_method")
         .filter(|method| !method.is_null());
@@ -237,7 +251,8 @@ mod tests {
 
     fn read(document: &Value) -> Result<ClientMetadata, String> {
         let url = DocumentUrl::parse(URL).unwrap();
-        parse(&url, document.to_string().as_bytes()).map_err(|error| error.description.into_owned())
+        parse(&url, document.to_string().as_bytes(), &[])
+            .map_err(|error| error.description.into_owned())
     }
 
     /// CI-02
@@ -380,7 +395,7 @@ mod tests {
         }
         let url = DocumentUrl::parse(URL).unwrap();
         let good = document().to_string();
-        assert!(parse(&url, good.as_bytes()).is_ok());
+        assert!(parse(&url, good.as_bytes(), &[]).is_ok());
         for bad in [
             String::new(),
             "null".into(),
@@ -390,9 +405,29 @@ mod tests {
             good[..good.len() - 1].to_owned(),
             "<!doctype html>".into(),
         ] {
-            assert!(parse(&url, bad.as_bytes()).is_err(), "{bad}");
+            assert!(parse(&url, bad.as_bytes(), &[]).is_err(), "{bad}");
         }
-        assert!(parse(&url, b"\xff\xfe{\0}\0").is_err());
+        assert!(parse(&url, b"\xff\xfe{\0}\0", &[]).is_err());
+    }
+
+    /// Case 03: what a document has beside it may be used, and an unsafe one refuses the whole.
+    #[test]
+    fn the_link_of_an_unknown_app_in_a_document_is_left_out() {
+        let mut with_app = document();
+        with_app["redirect_uris"] = json!(["myapp://oauth/callback", "https://client.example/cb"]);
+        assert_eq!(read(&with_app).unwrap().redirect_uris.len(), 1);
+        let url = DocumentUrl::parse(URL).unwrap();
+        let let_in = [AppScheme::parse("myapp").unwrap()];
+        let client = parse(&url, with_app.to_string().as_bytes(), &let_in).unwrap();
+        assert_eq!(client.redirect_uris.len(), 2);
+        with_app["redirect_uris"] = json!(["myapp://oauth/callback"]);
+        assert!(
+            read(&with_app)
+                .unwrap_err()
+                .contains("myapp://oauth/callback")
+        );
+        with_app["redirect_uris"] = json!(["https://client.example/cb", "javascript:alert(1)"]);
+        assert!(read(&with_app).is_err());
     }
 
     /// CI-06, CIM-04

@@ -4,7 +4,11 @@ use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
+use super::identifiers::ClientId;
 use crate::ports::StoreError;
+
+/// How many characters are told of a text that came with a request.
+const TOLD: usize = 120;
 
 /// A registered error code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -45,15 +49,55 @@ impl fmt::Display for ErrorCode {
 #[error("{code}: {description}")]
 pub struct OAuthError {
     pub code: ErrorCode,
-    /// For the client's developer. Nothing of the request is copied into it, and it keeps to the
-    /// characters of RFC 6749 §5.2.
-    pub description: Cow<'static, str>,
     /// The value that was refused, as it came. For the log alone.
     pub presented: Option<String>,
+    /// For the client's developer, and for our log. Of the request it has only what [`told`] leaves,
+    /// and never a secret; it keeps to the characters of RFC 6749 §5.2.
+    pub description: Cow<'static, str>,
+    /// What a person is told who meets it on a page, if the usual words would not help.
+    pub for_people: Option<Box<ForPeople>>,
+    /// The client that it is about, as soon as that is known. For our log and pages alone.
+    pub client: Option<Box<RefusedClient>>,
     /// How long the client is to wait before it tries again, if that is known.
     pub retry_after: Option<Duration>,
     #[source]
     cause: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// A refusal in the words of people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForPeople {
+    /// What happened, in one sentence.
+    pub what: Cow<'static, str>,
+    /// What to do about it.
+    pub next_step: Cow<'static, str>,
+}
+
+/// A client whose request was refused. Its name is its own claim, unless the operator set it up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedClient {
+    /// As [`told`] tells it, since it may be unknown and anything.
+    pub client_id: String,
+    /// Empty when it has none or is unknown.
+    pub name: String,
+}
+
+/// What may be told of a text that came with a request, in an error description or a log line: no
+/// more than shows what it is, in the characters of RFC 6749 §5.2.
+pub fn told(text: &str) -> String {
+    let escaped = |c: char| match c {
+        '!' | '#'..='[' | ']'..='~' => c.to_string(),
+        _ => c
+            .to_string()
+            .bytes()
+            .map(|byte| format!("%{byte:02X}"))
+            .collect(),
+    };
+    let mut told: String = text.chars().take(TOLD).map(escaped).collect();
+    if text.chars().nth(TOLD).is_some() {
+        told.push_str("...");
+    }
+    told
 }
 
 macro_rules! constructors {
@@ -70,9 +114,35 @@ impl OAuthError {
             code,
             description: description.into(),
             presented: None,
+            for_people: None,
+            client: None,
             retry_after: None,
             cause: None,
         }
+    }
+
+    /// The same with words for the person who meets it on a page.
+    #[must_use]
+    pub fn in_words(
+        mut self,
+        what: impl Into<Cow<'static, str>>,
+        next_step: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        self.for_people = Some(Box::new(ForPeople {
+            what: what.into(),
+            next_step: next_step.into(),
+        }));
+        self
+    }
+
+    /// The same as a refusal of this client.
+    #[must_use]
+    pub fn of_client(mut self, client_id: &ClientId, name: &str) -> Self {
+        self.client = Some(Box::new(RefusedClient {
+            client_id: told(client_id.as_str()),
+            name: name.to_owned(),
+        }));
+        self
     }
 
     pub fn too_many_requests(description: &'static str, wait: Duration) -> Self {
@@ -109,11 +179,45 @@ impl OAuthError {
 impl From<StoreError> for OAuthError {
     fn from(cause: StoreError) -> Self {
         Self {
-            code: ErrorCode::TemporarilyUnavailable,
-            description: Cow::Borrowed("the server cannot reach its store, try again shortly"),
-            presented: None,
-            retry_after: None,
             cause: Some(Arc::new(cause)),
+            ..Self::new(
+                ErrorCode::TemporarilyUnavailable,
+                "the server cannot reach its store, try again shortly",
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Case 04: escaped, so that it can be in an error description and in a line of the log.
+    #[test]
+    fn what_is_told_of_a_request_is_short_and_in_the_characters_of_a_description() {
+        for (text, expected) in [
+            (
+                "https://app.example/cb?a=1&b=%20",
+                "https://app.example/cb?a=1&b=%20",
+            ),
+            ("a b\"c\\d\n", "a%20b%22c%5Cd%0A"),
+            ("\u{202e}é", "%E2%80%AE%C3%A9"),
+            ("", ""),
+        ] {
+            assert_eq!(told(text), expected);
+        }
+        let longest = "x".repeat(TOLD);
+        assert_eq!(told(&longest), longest);
+        assert_eq!(told(&format!("{longest}x")), format!("{longest}..."));
+        // RFC 6749 §5.2
+        let legal = |byte: u8| matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+        let all: String = (0..=0x10_ffff)
+            .filter_map(char::from_u32)
+            .step_by(97)
+            .collect();
+        assert!(told(&all).bytes().all(legal));
+        for c in (0..0x3000).filter_map(char::from_u32) {
+            assert!(told(&c.to_string()).bytes().all(legal), "{c:?}");
         }
     }
 }

@@ -177,6 +177,13 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
                 test: "other_spellings_of_a_resource_give_a_token_for_the_same_one",
             },
             Peculiarity {
+                does: "in 0.142 to 0.146 loses iss on the way back, and insists on it where it is announced: \
+                       approved, and then nothing",
+                answer: "update it, or set announce_iss = false under [clients]",
+                report: "https://github.com/openai/codex/issues/33354",
+                test: "iss_is_sent_also_where_it_is_not_announced",
+            },
+            Peculiarity {
                 does: "refreshes without naming the resource",
                 answer: "the one that was approved is meant",
                 report: "https://github.com/openai/codex/issues/33403",
@@ -280,17 +287,39 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
         redirect_uris: &["http://localhost:{}/oauth/callback"],
         app_schemes: &[],
         document: None,
+        peculiarities: &[
+            Peculiarity {
+                does: "asks for the scopes of OpenID Connect, at a refresh too",
+                answer: "what is not offered is left out",
+                report: "https://github.com/geelen/mcp-remote",
+                test: "mcp_remote_connects_by_registration",
+            },
+            Peculiarity {
+                does: "from 0.9.0 to September 2026 loses iss on the way back, and insists on it where it \
+                       is announced",
+                answer: "update it, or set announce_iss = false under [clients]",
+                report: "https://github.com/punkpeye/mcp-remote/pull/359",
+                test: "iss_is_sent_also_where_it_is_not_announced",
+            },
+        ],
+    },
+    KnownClient {
+        name: "Hermes Desktop",
+        redirect_uris: &[],
+        app_schemes: &[],
+        document: None,
         peculiarities: &[Peculiarity {
-            does: "asks for the scopes of OpenID Connect, at a refresh too",
-            answer: "what is not offered is left out",
-            report: "https://github.com/geelen/mcp-remote",
-            test: "mcp_remote_connects_by_registration",
+            does: "to September 2026 loses iss on the way back, and insists on it where it is announced: \
+                   approved, and then nothing",
+            answer: "update it, or set announce_iss = false under [clients]",
+            report: "https://github.com/NousResearch/hermes-agent/pull/108455",
+            test: "iss_is_sent_also_where_it_is_not_announced",
         }],
     },
     KnownClient {
         name: "Zed",
         redirect_uris: &["http://127.0.0.1:{}/callback"],
-        app_schemes: &[],
+        app_schemes: &["zed"],
         document: Some(Document {
             client_id: "https://zed.dev/oauth/client-metadata.json",
             client_name: "Zed",
@@ -299,12 +328,20 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
             jwks_uri: None,
             source: "https://github.com/zed-industries/zed/issues/56210",
         }),
-        peculiarities: &[Peculiarity {
-            does: "publishes a loopback address without the port that it uses",
-            answer: "the port of a loopback address is free",
-            report: "https://github.com/zed-industries/zed/issues/56210",
-            test: "zed_connects_by_document",
-        }],
+        peculiarities: &[
+            Peculiarity {
+                does: "publishes a loopback address without the port that it uses",
+                answer: "the port of a loopback address is free",
+                report: "https://github.com/zed-industries/zed/issues/56210",
+                test: "zed_connects_by_document",
+            },
+            Peculiarity {
+                does: "has links of its app, by a scheme without a dot",
+                answer: "the scheme may be registered",
+                report: "https://github.com/mindset-ai/memex-ai/pull/146",
+                test: "apps_connect_with_the_links_that_they_register",
+            },
+        ],
     },
     KnownClient {
         name: "OpenCode",
@@ -359,14 +396,22 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
     KnownClient {
         name: "Google Antigravity",
         redirect_uris: &["https://antigravity.google/oauth-callback"],
-        app_schemes: &[],
+        app_schemes: &["antigravity"],
         document: None,
-        peculiarities: &[Peculiarity {
-            does: "returns to a page of its publisher",
-            answer: "any https address may be registered",
-            report: "https://github.com/bytebase/bytebase/pull/20447",
-            test: "hosted_clients_connect_by_registration_with_a_secret",
-        }],
+        peculiarities: &[
+            Peculiarity {
+                does: "returns to a page of its publisher",
+                answer: "any https address may be registered",
+                report: "https://github.com/bytebase/bytebase/pull/20447",
+                test: "hosted_clients_connect_by_registration_with_a_secret",
+            },
+            Peculiarity {
+                does: "has links of its app, by a scheme without a dot",
+                answer: "the scheme may be registered",
+                report: "https://github.com/trypostit/trypost/pull/336",
+                test: "apps_connect_with_the_links_that_they_register",
+            },
+        ],
     },
     KnownClient {
         name: "JetBrains, Windsurf",
@@ -379,6 +424,163 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
             report: "https://github.com/bytebase/bytebase/issues/20510",
             test: "apps_connect_by_the_schemes_that_they_are_known_for",
         }],
+    },
+    KnownClient {
+        name: "Raycast",
+        redirect_uris: &[],
+        app_schemes: &["raycast"],
+        document: None,
+        peculiarities: &[Peculiarity {
+            does: "returns to its app by a link with the server's name in its query",
+            answer: "the scheme may be registered, and the link counts with its query",
+            report: "https://developers.raycast.com/api-reference/oauth",
+            test: "apps_connect_with_the_links_that_they_register",
+        }],
+    },
+    KnownClient {
+        name: "Obsidian, by its plugins",
+        redirect_uris: &[],
+        app_schemes: &["obsidian"],
+        document: None,
+        peculiarities: &[Peculiarity {
+            does: "returns to its app by a link of the plugin's choice",
+            answer: "the scheme may be registered",
+            report: "https://github.com/takeshy/obsidian-gemini-helper/pull/58",
+            test: "apps_connect_with_the_links_that_they_register",
+        }],
+    },
+    KnownClient {
+        name: "Kiro",
+        redirect_uris: &[],
+        app_schemes: &["kiro"],
+        document: None,
+        peculiarities: &[
+            Peculiarity {
+                does: "returns to its app by a scheme without a dot",
+                answer: "the scheme may be registered",
+                report: "https://github.com/kirodotdev/Kiro/issues/6087",
+                test: "apps_connect_with_the_links_that_they_register",
+            },
+            Peculiarity {
+                does: "in versions of July 2026 loses iss on the way back, and insists on it where it is \
+                       announced: approved, and then nothing",
+                answer: "update it, or set announce_iss = false under [clients]",
+                report: "https://github.com/kirodotdev/Kiro/issues/10461",
+                test: "iss_is_sent_also_where_it_is_not_announced",
+            },
+        ],
+    },
+    KnownClient {
+        name: "Goose",
+        redirect_uris: &["http://127.0.0.1:{}/oauth_callback"],
+        app_schemes: &["goose"],
+        document: None,
+        peculiarities: &[
+            Peculiarity {
+                does: "has links of its app, by a scheme without a dot",
+                answer: "the scheme may be registered",
+                report: "https://github.com/aaif-goose/goose/pull/617",
+                test: "apps_connect_with_the_links_that_they_register",
+            },
+            Peculiarity {
+                does: "to 1.45 loses iss on the way back, and insists on it where it is announced: \
+                       approved, and then \"auth required\"",
+                answer: "update it, or set announce_iss = false under [clients]",
+                report: "https://github.com/aaif-goose/goose/issues/10981",
+                test: "iss_is_sent_also_where_it_is_not_announced",
+            },
+        ],
+    },
+    KnownClient {
+        name: "LM Studio",
+        redirect_uris: &[],
+        app_schemes: &["lmstudio"],
+        document: None,
+        peculiarities: &[Peculiarity {
+            does: "has links of its app, by a scheme without a dot",
+            answer: "the scheme may be registered",
+            report: "https://github.com/exa-labs/exa-mcp-server/pull/369",
+            test: "apps_connect_with_the_links_that_they_register",
+        }],
+    },
+    KnownClient {
+        name: "Warp",
+        redirect_uris: &["warp://mcp/oauth2callback"],
+        app_schemes: &["warp"],
+        document: None,
+        peculiarities: &[
+            Peculiarity {
+                does: "returns to its app by a scheme without a dot",
+                answer: "the scheme may be registered",
+                report: "https://github.com/warpdotdev/warp/issues/9088",
+                test: "apps_connect_with_the_links_that_they_register",
+            },
+            Peculiarity {
+                does: "to April 2026 appends ?server_id=… to the link that it registered",
+                answer: "update it: the page says which link it asks for and which it registered",
+                report: "https://github.com/warpdotdev/warp/issues/9088",
+                test: "a_page_shows_the_address_that_was_asked_for_and_those_that_are_known",
+            },
+        ],
+    },
+    KnownClient {
+        name: "Trae",
+        redirect_uris: &[],
+        app_schemes: &["trae"],
+        document: None,
+        peculiarities: &[Peculiarity {
+            does: "has links of its app, by a scheme without a dot",
+            answer: "the scheme may be registered",
+            report: "https://github.com/larksuite/lark-openapi-mcp",
+            test: "apps_connect_with_the_links_that_they_register",
+        }],
+    },
+    KnownClient {
+        name: "Qoder",
+        redirect_uris: &[],
+        app_schemes: &["qoder"],
+        document: None,
+        peculiarities: &[Peculiarity {
+            does: "returns to its app by a scheme without a dot",
+            answer: "the scheme may be registered",
+            report: "https://github.com/Mermaid-Chart/issue-tracker/issues/268",
+            test: "apps_connect_with_the_links_that_they_register",
+        }],
+    },
+    KnownClient {
+        name: "VSCodium",
+        redirect_uris: &[],
+        app_schemes: &["vscodium"],
+        document: None,
+        peculiarities: &[Peculiarity {
+            does: "is VS Code with links by a scheme of its own",
+            answer: "the scheme may be registered",
+            report: "https://github.com/sourcegraph/cody/issues/3119",
+            test: "apps_connect_with_the_links_that_they_register",
+        }],
+    },
+];
+
+/// Clients that cannot connect, since they send no `code_challenge`. That is no setting: without
+/// PKCE a code that leaks is as good as a token.
+pub const WITHOUT_PKCE: &[Peculiarity] = &[
+    Peculiarity {
+        does: "Microsoft Foundry, with OAuth identity passthrough",
+        answer: "its makers were asked for PKCE",
+        report: "https://github.com/microsoft-foundry/new-foundry-portal/issues/109",
+        test: "a_client_without_pkce_is_named_and_told_to_use_it",
+    },
+    Peculiarity {
+        does: "n8n, in the MCP OAuth2 credential of 2025",
+        answer: "update it",
+        report: "https://github.com/n8n-io/n8n/issues/22103",
+        test: "a_client_without_pkce_is_named_and_told_to_use_it",
+    },
+    Peculiarity {
+        does: "Google ADK, in McpToolset of 1.28",
+        answer: "its makers were asked for PKCE",
+        report: "https://github.com/google/adk-python/issues/5101",
+        test: "a_client_without_pkce_is_named_and_told_to_use_it",
     },
 ];
 
@@ -449,7 +651,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::oauth::client_document;
+    use crate::oauth::{app_scheme::AppScheme, client_document};
 
     fn documents() -> impl Iterator<Item = &'static Document> {
         KNOWN_CLIENTS
@@ -473,7 +675,8 @@ mod tests {
                     json!(["none", "private_key_jwt"]);
                 document["jwks_uri"] = Value::from(jwks_uri);
             }
-            let fetched = client_document::parse(&url, document.to_string().as_bytes()).unwrap();
+            let fetched =
+                client_document::parse(&url, document.to_string().as_bytes(), &[]).unwrap();
             assert_eq!(pinned_copy(&url), Some(fetched));
         }
         let other = DocumentUrl::parse("https://claude.ai/oauth/other").unwrap();
@@ -520,25 +723,12 @@ mod tests {
 
     #[test]
     fn no_scheme_of_an_app_is_one_of_browsers_or_of_the_system() {
-        for dangerous in [
-            "http",
-            "https",
-            "javascript",
-            "data",
-            "file",
-            "blob",
-            "about",
-            "intent",
-            "vbscript",
-            "view-source",
-            "ftp",
-            "ws",
-            "wss",
-            "mailto",
-            "tel",
-        ] {
+        for scheme in KNOWN_CLIENTS.iter().flat_map(|client| client.app_schemes) {
+            let parsed = AppScheme::parse(scheme).unwrap_or_else(|no| panic!("{scheme}: {no:?}"));
+            assert!(parsed.is_known());
+        }
+        for dangerous in ["http", "javascript", "data", "intent", "ftp", "mailto"] {
             assert!(!is_app_scheme(dangerous), "{dangerous}");
         }
-        assert!(is_app_scheme("cursor"));
     }
 }

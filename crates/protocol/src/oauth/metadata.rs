@@ -30,6 +30,7 @@ pub struct AuthorizationServer {
     revocation_endpoint_auth_signing_alg_values_supported: Option<[&'static str; 4]>,
     code_challenge_methods_supported: [&'static str; 1],
     scopes_supported: [&'static str; 2],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     authorization_response_iss_parameter_supported: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     client_id_metadata_document_supported: bool,
@@ -56,7 +57,7 @@ impl AuthorizationServer {
             revocation_endpoint_auth_signing_alg_values_supported: algorithms,
             code_challenge_methods_supported: [pkce::S256],
             scopes_supported: scope::SUPPORTED,
-            authorization_response_iss_parameter_supported: true,
+            authorization_response_iss_parameter_supported: clients.announce_iss,
             client_id_metadata_document_supported: clients.documents,
         }
     }

@@ -2,6 +2,7 @@
 //! with the specification's word.
 
 pub mod access_token;
+pub mod app_scheme;
 pub mod authorization;
 pub mod authorization_code;
 pub mod bearer;

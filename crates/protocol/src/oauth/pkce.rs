@@ -5,10 +5,24 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::error::OAuthError;
+use super::error::{OAuthError, told};
 
 /// The one method that is accepted and advertised.
 pub const S256: &str = "S256";
+
+/// A request without a challenge, of a client that knows no PKCE. Without it a code that leaks is
+/// as good as a token, so this is no setting (OAuth 2.1 §7.5.2).
+pub fn missing() -> OAuthError {
+    OAuthError::invalid_request(
+        "code_challenge is missing: the client has to use PKCE with the method S256 (RFC 7636), \
+         which is no setting of this server",
+    )
+    .in_words(
+        "The app did not protect its request with PKCE (S256), which MCP demands of every client.",
+        "Nothing here can be set to do without it. Look for a PKCE option in the app, update the app, \
+         or ask its maker for PKCE with S256.",
+    )
+}
 
 /// What the client will later prove to know the preimage of (RFC 7636 §4.2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,9 +34,13 @@ impl CodeChallenge {
     /// which is refused like any other.
     pub fn parse(code_challenge: &str, method: Option<&str>) -> Result<Self, OAuthError> {
         if method != Some(S256) {
-            return Err(OAuthError::invalid_request(
-                "code_challenge_method must be S256",
-            ));
+            let came = method.map_or("it is missing, which means plain".to_owned(), |method| {
+                format!("it is {}", told(method))
+            });
+            return Err(OAuthError::invalid_request(format!(
+                "code_challenge_method must be S256, but {came}: the client has to use PKCE with \
+                 the method S256 (RFC 7636)"
+            )));
         }
         let mut digest = [0; 32];
         match BASE64_URL_SAFE_NO_PAD.decode_slice(code_challenge, &mut digest) {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-use super::known_clients;
+use super::app_scheme::{AppScheme, NoAppScheme};
 
 /// The longest redirect URI, in bytes.
 pub const LONGEST: usize = 2048;
@@ -18,37 +18,99 @@ const LOOPBACK_HOSTS: [&str; 3] = ["127.0.0.1", "[::1]", "localhost"];
 #[serde(transparent)]
 pub struct RedirectUri(String);
 
+/// Why a URI may not be registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// It is not written in the one plain way, so that two readers could see two places in it.
+    Spelling,
+    /// It is `http`, and not of this computer, or of our own consent page.
+    PlainHttp,
+    /// A browser or operating system acts on its scheme.
+    OfTheSystem,
+    /// Its scheme may be an app's, but of none that is known here or that the operator let in.
+    UnknownApp(AppScheme),
+}
+
+impl Unfit {
+    /// The reason and the remedy, in the characters that an error description may have.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Spelling => {
+                "it must be https, http on 127.0.0.1, [::1] or localhost, or a link of an \
+                               app, at most 2048 characters, without fragment, user name, wildcard \
+                               or dot segments"
+                    .to_owned()
+            }
+            Self::PlainHttp => {
+                "http is only for 127.0.0.1, [::1] and localhost, use https".to_owned()
+            }
+            Self::OfTheSystem => {
+                "browsers or operating systems act on this scheme themselves, so no app can have it"
+                    .to_owned()
+            }
+            Self::UnknownApp(scheme) => format!(
+                "{scheme} is not the scheme of an app that is known here; the operator can let it \
+                 in, with app_schemes = ['{scheme}'] under [clients]"
+            ),
+        }
+    }
+}
+
 impl RedirectUri {
-    /// Reads a URI that a client wants to register. `None` if it could lead anywhere but to an
-    /// `https` site, this computer, or a known kind of application (RFC 9700 §2.1, RFC 8252 §7).
+    /// Reads a URI that a client wants to register, of a known app if of any.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::judge(text, &[]).ok()
+    }
+
+    /// Reads a URI that a client wants to register: one that leads to an `https` site, this
+    /// computer, or an app by a scheme that is known, made from a domain name, or `let_in` by the
+    /// operator (RFC 9700 §2.1, RFC 8252 §7).
+    pub fn judge(text: &str, let_in: &[AppScheme]) -> Result<Self, Unfit> {
         if text.len() > LONGEST || !text.bytes().all(is_plain) {
-            return None;
+            return Err(Unfit::Spelling);
         }
         // Parsing repairs what is written oddly; what is compared later is the text, so only text
         // that needs no repair is let in.
-        let (scheme, rest) = text.split_once(':')?;
+        let (scheme, rest) = text.split_once(':').ok_or(Unfit::Spelling)?;
+        let app = match scheme {
+            "https" | "http" => None,
+            _ => Some(AppScheme::parse(scheme).map_err(|no| match no {
+                NoAppScheme::Spelling => Unfit::Spelling,
+                NoAppScheme::OfTheSystem => Unfit::OfTheSystem,
+            })?),
+        };
         let (authority, path) = split_authority(rest);
-        let fits_scheme = match authority {
+        let is_owned = app
+            .as_ref()
+            .is_none_or(|app| app.is_reversed_domain() || let_in.contains(app));
+        let leads_somewhere = match authority {
             Some(authority) => !authority.is_empty() && !authority.contains('@'),
-            None => path.starts_with('/') && is_reversed_domain(scheme),
+            // Apps that are known by a scheme of their own write it with two slashes.
+            None => {
+                let may_have_one_slash = |app: &AppScheme| is_owned || !app.is_known();
+                path.starts_with('/') && app.as_ref().is_some_and(may_have_one_slash)
+            }
         };
-        if !fits_scheme || has_dot_segment(path) {
-            return None;
+        let is_plain = leads_somewhere
+            && !has_dot_segment(path)
+            && !path.contains(['[', ']'])
+            && has_whole_escapes(rest)
+            && !names_an_answer(path);
+        let url = Url::parse(text).ok().filter(|_| is_plain);
+        let url = url.ok_or(Unfit::Spelling)?;
+        match app {
+            None if scheme == "https" => {
+                let fits = authority.is_some_and(|authority| is_canonical_host(&url, authority));
+                fits.then_some(()).ok_or(Unfit::Spelling)?;
+            }
+            None => {
+                let fits = loopback(text).is_some() && !is_where_our_cookies_go(path);
+                fits.then_some(()).ok_or(Unfit::PlainHttp)?;
+            }
+            Some(app) if is_owned || app.is_known() => {}
+            Some(app) => return Err(Unfit::UnknownApp(app)),
         }
-        if path.contains(['[', ']']) || !has_whole_escapes(rest) {
-            return None;
-        }
-        if names_an_answer(path) {
-            return None;
-        }
-        let url = Url::parse(text).ok()?;
-        let fits = match scheme {
-            "https" => is_canonical_host(&url, authority?),
-            "http" => loopback(text).is_some() && !is_where_our_cookies_go(path),
-            _ => known_clients::is_app_scheme(scheme) || is_reversed_domain(scheme),
-        };
-        fits.then(|| Self(text.to_owned()))
+        Ok(Self(text.to_owned()))
     }
 
     /// Whether a request that names `presented` may be answered there: the same text, or on this
@@ -75,6 +137,13 @@ impl RedirectUri {
     /// Whether the answer goes to a program on the person's own computer.
     pub fn is_loopback(&self) -> bool {
         loopback(&self.0).is_some()
+    }
+
+    /// Whether the answer goes to an app, by a link that the browser hands to the system.
+    pub fn is_app_link(&self) -> bool {
+        !["https:", "http:"]
+            .iter()
+            .any(|scheme| self.0.starts_with(scheme))
     }
 
     /// What people should see of the place: a host, or how links of an application start. Nothing
@@ -175,19 +244,6 @@ fn is_canonical_host(url: &Url, authority: &str) -> bool {
         None => false,
     };
     is_name && written
-}
-
-/// Private-use schemes belong to whoever owns the reversed domain name in them (RFC 8252 §7.1).
-fn is_reversed_domain(scheme: &str) -> bool {
-    let legal =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
-    // No domain ends in one of these, and what begins like this is to be taken for a website.
-    let looks_like_a_site = |first: &str| ["http", "https", "www"].contains(&first);
-    scheme
-        .split_once('.')
-        .is_some_and(|(first, _)| !looks_like_a_site(first))
-        && scheme.starts_with(|first: char| first.is_ascii_lowercase())
-        && scheme.bytes().all(legal)
 }
 
 /// A loopback URI without its port: host, and everything from the path on.
@@ -306,11 +362,50 @@ mod tests {
             "com.example:/callback?code=x",
             "cursor:/oauth/callback",
             "myapp:/callback",
+            "x-apple.systempreferences://com.apple.preference",
+            "microsoft.windows.camera:/x",
         ] {
             assert!(RedirectUri::parse(bad).is_none(), "{bad:?}");
         }
         assert!(RedirectUri::parse(&format!("https://example.com/{}", "a".repeat(2028))).is_some());
         assert!(RedirectUri::parse(&format!("https://example.com/{}", "a".repeat(2029))).is_none());
+    }
+
+    /// Case 03: the links that apps are known to register, and one of an app that the operator let in.
+    #[test]
+    fn links_of_known_apps_and_of_those_that_the_operator_let_in_fit() {
+        for known in [
+            "raycast://oauth?package_name=mcp_server_dust_(dev)",
+            "obsidian://mcp/callback",
+            "obsidian://gemini-helper-oauth",
+            "zed://oauth/callback",
+            "warp://mcp/oauth2callback",
+        ] {
+            assert!(RedirectUri::parse(known).is_some(), "{known}");
+        }
+        let myapp = AppScheme::parse("myapp").unwrap();
+        for link in ["myapp://callback", "myapp://x/cb?a=1", "myapp:/callback"] {
+            assert_eq!(
+                RedirectUri::judge(link, &[]),
+                Err(Unfit::UnknownApp(myapp.clone()))
+            );
+            assert!(RedirectUri::judge(link, std::slice::from_ref(&myapp)).is_ok());
+        }
+        let let_in = [myapp];
+        for (bad, why) in [
+            ("myapp:callback", Unfit::Spelling),
+            ("myapp:///callback", Unfit::Spelling),
+            ("myapp://u@x/cb", Unfit::Spelling),
+            ("myapp://x/../cb", Unfit::Spelling),
+            ("MyApp://callback", Unfit::Spelling),
+            ("javascript:alert(1)", Unfit::OfTheSystem),
+            ("JaVaScRiPt://x/%0aalert(1)", Unfit::OfTheSystem),
+            ("ms-msdt:/id", Unfit::OfTheSystem),
+            ("search-ms://x", Unfit::OfTheSystem),
+            ("http://example.com/cb", Unfit::PlainHttp),
+        ] {
+            assert_eq!(RedirectUri::judge(bad, &let_in), Err(why), "{bad}");
+        }
     }
 
     // N-AZ-10 to N-AZ-29, N-AZ-37, N-AZ-38

@@ -149,11 +149,8 @@ impl McpClient {
     pub async fn code_for(&self, query: &str) -> String {
         let (mut browser, page) = self.opens(query).await;
         let page = page.expect(200);
-        let answer = browser
-            .approve(&self.server, &page, PASSPHRASE)
-            .await
-            .expect(303);
-        answer.redirect().parameter("code").to_owned()
+        let answer = browser.approve(&self.server, &page, PASSPHRASE).await;
+        answer.leads_back().parameter("code").to_owned()
     }
 
     /// A form with this client's authentication.

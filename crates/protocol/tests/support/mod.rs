@@ -353,17 +353,36 @@ impl Answer {
         value.to_str().unwrap()
     }
 
+    /// Insists on an answer of a person's that takes the browser back to the client: a redirect, or
+    /// to an app the page that opens it.
+    #[track_caller]
+    pub fn leads_back(self) -> Redirect {
+        if self.status == StatusCode::SEE_OTHER {
+            return self.redirect();
+        }
+        let page = self.expect(200);
+        assert!(!page.headers.contains_key(header::LOCATION), "{page:#?}");
+        let document = scraper::Html::parse_document(&page.text());
+        let one = |selector: &str, attribute: &str| {
+            let selector = scraper::Selector::parse(selector).unwrap();
+            let found: Vec<_> = document.select(&selector).collect();
+            let [element] = found[..] else {
+                panic!("{page:#?}")
+            };
+            element.value().attr(attribute).unwrap().to_owned()
+        };
+        let refresh = one("meta[http-equiv=refresh]", "content");
+        let location = refresh.strip_prefix("0; url=").unwrap();
+        assert_eq!(one("a", "href"), location);
+        let redirect = Redirect::to(location);
+        assert!(!redirect.to.starts_with("http"), "{redirect:#?}");
+        redirect
+    }
+
     /// The parameters of the redirect.
     #[track_caller]
     pub fn redirect(&self) -> Redirect {
-        let location = url::Url::parse(self.header("location")).unwrap();
-        let parameters = location.query_pairs().into_owned().collect();
-        let mut to = location;
-        to.set_query(None);
-        Redirect {
-            to: to.into(),
-            parameters,
-        }
+        Redirect::to(self.header("location"))
     }
 
     /// Everything that the other side can read, as text.
@@ -380,6 +399,18 @@ pub struct Redirect {
 }
 
 impl Redirect {
+    #[track_caller]
+    fn to(location: &str) -> Self {
+        let location = url::Url::parse(location).unwrap();
+        let parameters = location.query_pairs().into_owned().collect();
+        let mut to = location;
+        to.set_query(None);
+        Self {
+            to: to.into(),
+            parameters,
+        }
+    }
+
     /// The value of a parameter that is there once.
     #[track_caller]
     pub fn parameter(&self, name: &str) -> &str {

@@ -43,6 +43,9 @@ fn write_plan(text: &mut String, plan: &Plan) -> fmt::Result {
         on_or_off(plan.client_policy.registration),
     )?;
     row(text, "client documents", &documents(&plan.client_policy))?;
+    let clients = &plan.client_policy;
+    row(text, "app schemes", &app_schemes(clients))?;
+    row(text, "iss announced", yes_or_no(clients.announce_iss))?;
     for upstream in &plan.upstreams {
         write_upstream(text, plan, upstream)?;
     }
@@ -116,6 +119,17 @@ fn write_client(text: &mut String, planned: &PlannedClient) -> fmt::Result {
 
 fn on_or_off(is_on: bool) -> &'static str {
     if is_on { "on" } else { "off" }
+}
+
+fn yes_or_no(is_so: bool) -> &'static str {
+    if is_so { "yes" } else { "no, but sent" }
+}
+
+fn app_schemes(policy: &ClientPolicy) -> String {
+    if policy.app_schemes.is_empty() {
+        return "those of known apps".to_owned();
+    }
+    format!("those of known apps, {}", list(&policy.app_schemes))
 }
 
 fn documents(policy: &ClientPolicy) -> String {

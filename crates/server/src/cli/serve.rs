@@ -66,14 +66,22 @@ pub fn prepare(mut plan: Plan) -> anyhow::Result<Prepared> {
     let master_key = key_file::load_or_create(&data_dir, &SystemEntropy)?;
     let sign_in = std::mem::replace(&mut plan.sign_in, SignInPlan::Generated);
     let (sign_in, notice) = match sign_in {
-        SignInPlan::Configured { sign_in, .. } => (sign_in, PassphraseNotice::Chosen),
+        SignInPlan::Configured { sign_in, source } => {
+            let reminder = format!("You chose it yourself ({source}).");
+            (sign_in.with_reminder(reminder), PassphraseNotice::Chosen)
+        }
         SignInPlan::Generated => {
             let generated = passphrase::load_or_generate(&data_dir, &SystemEntropy)?;
             let notice = match generated.fresh {
                 Some(fresh) => PassphraseNotice::New(fresh),
                 None => PassphraseNotice::ToldBefore,
             };
-            (generated.sign_in, notice)
+            let reminder = format!(
+                "It was printed when this proxy was first started. Lost? Delete {} and start the \
+                 proxy again: it then prints a new one, and what you approved stays.",
+                data_dir.join(passphrase::FILE_NAME).display()
+            );
+            (generated.sign_in.with_reminder(reminder), notice)
         }
     };
     let (policy, settings) = plan.into_policy(sign_in);
@@ -139,8 +147,18 @@ fn write_passphrase(
         ),
         PassphraseNotice::New(passphrase) => writeln!(
             text,
-            "\nThe page that opens then asks for this passphrase. It is shown only now, so keep it:\n  {}",
-            passphrase.expose_secret()
+            "\nThe page that opens then asks for this passphrase. It is shown only now, so keep it\n(the hyphens are for reading and may be left out):\n  {}",
+            grouped(passphrase.expose_secret())
         ),
     }
+}
+
+/// A generated passphrase in groups of four, as it is read from one screen and typed on another.
+fn grouped(passphrase: &str) -> String {
+    let letters: Vec<char> = passphrase.chars().collect();
+    let groups: Vec<String> = letters
+        .chunks(4)
+        .map(|group| group.iter().collect())
+        .collect();
+    groups.join("-")
 }

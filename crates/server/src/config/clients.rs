@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use protocol::{
     oauth::{
+        app_scheme::{AppScheme, NoAppScheme},
         client::{ClientMetadata, PreregisteredClient},
         client_auth::{AuthMethod, secret_digest},
         client_document::{DocumentUrl, HostPattern},
         identifiers::ClientId,
         jwks::{KeySet, KeySource},
-        redirect_uri::RedirectUri,
+        redirect_uri::{RedirectUri, Unfit},
     },
     policy::ClientPolicy,
 };
@@ -74,8 +75,34 @@ fn ways(written: &ClientsConfig, findings: &mut Findings<'_>) -> ClientPolicy {
             &key.child("refused_document_hosts"),
             findings,
         ),
+        app_schemes: app_schemes(&written.app_schemes, &key.child("app_schemes"), findings),
+        announce_iss: written.announce_iss.unwrap_or(default.announce_iss),
         preregistered: Vec::new(),
     }
+}
+
+fn app_schemes(written: &[String], list: &Key, findings: &mut Findings<'_>) -> Vec<AppScheme> {
+    // After an element that could not be read, the numbers of the others are off.
+    if findings.blames(list) {
+        return Vec::new();
+    }
+    let mut schemes = Vec::new();
+    for (index, text) in written.iter().enumerate() {
+        match AppScheme::parse(text) {
+            Ok(scheme) => schemes.push(scheme),
+            Err(NoAppScheme::Spelling) => findings.mistake(
+                &list.element(index),
+                "is not the scheme of a link",
+                "write what stands before the colon, in lower case: \"myapp\" for myapp://callback",
+            ),
+            Err(NoAppScheme::OfTheSystem) => findings.mistake(
+                &list.element(index),
+                "is a scheme that browsers or operating systems act on themselves",
+                "remove it: no app can have it, and an answer in it would be an instruction to the system",
+            ),
+        }
+    }
+    schemes
 }
 
 fn hosts(written: &[String], list: &Key, findings: &mut Findings<'_>) -> Vec<HostPattern> {
@@ -156,9 +183,14 @@ fn redirect_uris(written: &[String], key: &Key, findings: &mut Findings<'_>) -> 
     }
     let mut uris = Vec::new();
     for (index, text) in written.iter().enumerate() {
-        match RedirectUri::parse(text) {
-            Some(uri) => uris.push(uri),
-            None => findings.mistake(
+        // Written out by the operator, the link of any app is let in.
+        let judged = match RedirectUri::judge(text, &[]) {
+            Err(Unfit::UnknownApp(scheme)) => RedirectUri::judge(text, &[scheme]),
+            judged => judged,
+        };
+        match judged {
+            Ok(uri) => uris.push(uri),
+            Err(_) => findings.mistake(
                 &list.element(index),
                 "is not a redirect URI that a client may have",
                 "write it as the client sends it: https, or http on 127.0.0.1, [::1] or localhost (any port then fits), or the scheme of an app, without fragment, user name, wildcard or dot segments",

@@ -207,6 +207,18 @@ pub struct ClientsConfig {
     #[serde(default)]
     #[schemars(example = ["*.example.com"])]
     pub refused_document_hosts: Vec<String>,
+    /// Schemes of apps whose links clients may register as redirect URIs, beside those of the apps
+    /// that `docs/clients.md` names and those made from a domain name (`com.example.app`). Any app can
+    /// claim such a link, and the consent page says so. What browsers or operating systems act on
+    /// themselves, `javascript` or `ms-settings` for example, is refused here too.
+    #[serde(default)]
+    #[schemars(example = ["myapp"])]
+    pub app_schemes: Vec<String>,
+    /// Whether the metadata announces that answers carry `iss` (RFC 9207). They carry it either way.
+    /// `false` lets clients in that lose it and yet insist on it where it is announced: they are
+    /// approved, and then nothing follows. `docs/clients.md` names the versions that are known for it.
+    #[schemars(extend("default" = ClientPolicy::default().announce_iss))]
+    pub announce_iss: Option<bool>,
 }
 
 /// `[client.<client_id>]`

@@ -409,6 +409,10 @@ async fn apps(world: Arc<World>) {
         "vscode-insiders://ms-vscode.mcp/callback",
         "com.example.app://oauth",
         "com.example.app:/oauth2redirect",
+        "raycast://oauth?package_name=mcp_server_dust_(dev)",
+        "obsidian://mcp/callback",
+        "zed://oauth/callback",
+        "warp://mcp/oauth2callback",
     ] {
         let client = world.client_at(&[uri]).await;
         let tokens = world.lets_in(&client, &client.authorization()).await;

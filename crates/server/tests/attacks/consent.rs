@@ -707,7 +707,8 @@ async fn sent_on(world: Arc<World>) {
         .await;
 }
 
-/// There is no page in between: the consent page itself says where the answer opens an app.
+/// There is no page in between: the consent page itself says where the answer opens an app. The page
+/// after it leads to the app and nowhere else.
 async fn way_back(world: Arc<World>) {
     for (uri, goes_to) in [
         ("https://client.example/cb", None),
@@ -730,8 +731,8 @@ async fn way_back(world: Arc<World>) {
             assert_eq!(shown.text().contains(said), goes_to == Some(said), "{uri}");
         }
         let page = Consent::on(&shown);
-        let redirect = client.approve(&page, PASSPHRASE).await.expect(303);
-        let location = redirect.header("location");
+        let redirect = client.approve(&page, PASSPHRASE).await;
+        let location = Client::way_back(&redirect);
         assert!(location.starts_with(&format!("{uri}?code=")), "{location}");
         let tokens = client.redeem(&Client::code(&redirect)).await.expect(200);
         world.serves(&client, &Tokens::of(&tokens)).await;

@@ -48,6 +48,16 @@ pub fn cases() -> Vec<Case> {
             "a `software_statement` that nobody signed",
             unsigned_statement,
         ),
+        case(
+            "N-RG-30",
+            "grant and response types that there are not, or that do not go together",
+            other_types,
+        ),
+        case(
+            "N-RG-31",
+            "a way to authenticate that there is not",
+            other_methods,
+        ),
         case("N-RG-36", "a `scope` wider than there is", wide_scope),
         case(
             "N-RG-37",
@@ -106,7 +116,7 @@ const REDIRECTS: &[Redirect] = &[
     ("N-RG-22", "`javascript:` with control characters inside", &["java\tscript:alert(1)", "java\nscript:alert(1)", "java\rscript://client.example/cb", "java\0script:alert(1)", "javascript\t://client.example/cb", "java%73cript:alert(1)"]),
     ("N-RG-23", "a redirect URI behind or before a blank", &[" javascript:alert(1)", "\tjavascript:alert(1)", "\u{1}javascript:alert(1)", " https://client.example/cb", "https://client.example/cb ", "\u{a0}https://client.example/cb"]),
     ("N-RG-24", "`data:`", &["data:text/html,<script>alert(1)</script>", "data:text/html;base64,PHNjcmlwdD4=", "data://client.example/cb", "DATA:,x"]),
-    ("N-RG-25", "other schemes that run or read something", &["vbscript:x", "file:///etc/passwd", "file://client.example/cb", "about:blank", "blob:https://client.example/cb", "view-source:https://client.example/cb", "filesystem:https://client.example/cb", "intent://client.example/cb"]),
+    ("N-RG-25", "other schemes that run or read something", &["vbscript:x", "file:///etc/passwd", "file://client.example/cb", "about:blank", "blob:https://client.example/cb", "view-source:https://client.example/cb", "filesystem:https://client.example/cb", "intent://client.example/cb", "ms-msdt:/id%20PCWDiagnostic", "search-ms://query=x", "ms-settings:/x", "microsoft-edge:/x", "x-apple.systempreferences:/x", "shortcuts://run-shortcut", "web+x://cb", "chrome-extension://x/y", "itms-services://x", "ssh://client.example/cb", "mailto:/x", "tel:/1", "ws://client.example/cb"]),
     ("N-RG-26", "https with another number of slashes", &["https:evil", "https:/evil", "https:///evil", "https:evil.example/cb", "https:\\\\evil.example"]),
     ("N-RG-28", "a redirect URI with an odd host or port", &["https:///cb", "https://:443/cb", "https://?x", "https://", "https://client.example:99999/cb", "https://client.example:0/cb", "https://client.example:/cb", "https://client.example:-1/cb", "http://127.0.0.1:99999/cb", "http://[::1%25eth0]/cb", "https://[fe80::1%25eth0]/cb", "https://[fe80::1%eth0]/cb", "https://[::1/cb"]),
     ("N-RG-29", "a redirect URI whose host looks like another", &["https://bücher.example/cb", "https://сlient.example/cb", "https://client。example/cb", "https://ｃlient.example/cb", "https://b%C3%BCcher.example/cb", "https://client.ex\u{ad}ample/cb", "https://cl\u{200b}ient.example/cb", "https://xn--bücher-kva.example/cb"]),
@@ -132,32 +142,6 @@ const METADATA: &[Metadata] = &[
         r#"{GOOD,"x":{"a":1,"a":2}}"#,
     ]),
     ("N-RG-06", "a byte order mark", FINE, &["\u{feff}{GOOD}", "\u{feff}\u{feff}{GOOD}"]),
-    ("N-RG-30", "grant and response types that there are not, or that do not go together",
-        r#"{GOOD,"token_endpoint_auth_method":"none","grant_types":["authorization_code","implicit"],"response_types":["code","token"]}"#, &[
-        r#"{GOOD,"grant_types":["password"]}"#,
-        r#"{GOOD,"grant_types":["client_credentials"]}"#,
-        r#"{GOOD,"grant_types":["refresh_token"]}"#,
-        r#"{GOOD,"grant_types":[]}"#,
-        r#"{GOOD,"grant_types":[["authorization_code"]]}"#,
-        r#"{GOOD,"grant_types":"authorization_code"}"#,
-        r#"{GOOD,"grant_types":4}"#,
-        r#"{GOOD,"response_types":["token"]}"#,
-        r#"{GOOD,"response_types":["code id_token"]}"#,
-        r#"{GOOD,"response_types":[]}"#,
-        r#"{GOOD,"response_types":"code"}"#,
-        r#"{GOOD,"grant_types":["implicit"],"response_types":["code"]}"#,
-        r#"{GOOD,"grant_types":["authorization_code"],"response_types":["token"]}"#,
-    ]),
-    ("N-RG-31", "a way to authenticate that there is not", FINE, &[
-        r#"{GOOD,"token_endpoint_auth_method":"private_key_jwt"}"#,
-        r#"{GOOD,"token_endpoint_auth_method":"client_secret_jwt"}"#,
-        r#"{GOOD,"token_endpoint_auth_method":"tls_client_auth"}"#,
-        r#"{GOOD,"token_endpoint_auth_method":"None"}"#,
-        r#"{GOOD,"token_endpoint_auth_method":"none "}"#,
-        r#"{GOOD,"token_endpoint_auth_method":""}"#,
-        r#"{GOOD,"token_endpoint_auth_method":["none"]}"#,
-        r#"{GOOD,"token_endpoint_auth_method":true}"#,
-    ]),
     ("N-RG-33", "keys in two places",
         r#"{GOOD,"token_endpoint_auth_method":"none","jwks_uri":"https://client.example/jwks.json"}"#, &[
         r#"{GOOD,"jwks":{"keys":[]},"jwks_uri":"https://client.example/jwks.json"}"#,
@@ -237,6 +221,104 @@ async fn wrong_redirect(world: Arc<World>, bad: &'static [&'static str]) {
         "https://xn--bcher-kva.example/cb",
     ] {
         lets_in(&world, &fine_with(&json!({ "redirect_uris": [good] }))).await;
+    }
+}
+
+/// What is no list of names is refused. Of names that there are not, nobody gets what they stand for:
+/// the client is given the code with PKCE, is told so, and no other way to a token works for it.
+async fn other_types(world: Arc<World>) {
+    for body in [
+        r#"{GOOD,"grant_types":[["authorization_code"]]}"#,
+        r#"{GOOD,"grant_types":"authorization_code"}"#,
+        r#"{GOOD,"grant_types":4}"#,
+        r#"{GOOD,"response_types":"code"}"#,
+        r#"{GOOD,"response_types":[["code"]]}"#,
+        r#"{GOOD,"response_types":{"code":true}}"#,
+    ] {
+        refuses(&world, filled(body), INVALID_METADATA).await;
+    }
+    for (grant_types, response_types) in [
+        (json!(["password"]), json!(["code"])),
+        (json!(["client_credentials"]), json!([])),
+        (json!(["refresh_token"]), json!(["token"])),
+        (json!([]), json!(["code id_token"])),
+        (json!(["implicit"]), json!(["token", "none"])),
+        (json!(["authorization_code"]), json!(["token"])),
+    ] {
+        let metadata = fine_with(&json!({
+            "grant_types": grant_types, "response_types": response_types,
+        }));
+        let client = registers(&world, &metadata).await;
+        let record = world.records().await;
+        let (_, record) = &record[&format!("client/{}", client.id)];
+        let record = String::from_utf8_lossy(record);
+        assert!(
+            !record.contains("password") && !record.contains("token id"),
+            "{record}"
+        );
+        for other in ["password", "client_credentials", "implicit"] {
+            let mut form = client.redemption("x").with("grant_type", other);
+            form = form.and("username", "owner").and("password", PASSPHRASE);
+            let request = world.http.form("/token", &form);
+            let refusal = OAuth(400, "unsupported_grant_type");
+            world.refused(request, &refusal).await;
+        }
+        for other in ["token", "id_token", "code token", "none"] {
+            let asked = client.authorization().with("response_type", other);
+            let path = format!("/authorize?{}", asked.encoded());
+            let answer = world.unchanged(client.http.get(&path)).await;
+            assert!(!answer.text().contains("<form"), "{answer:#?}");
+            assert!(
+                !format!("{answer:?}").contains("access_token"),
+                "{answer:#?}"
+            );
+        }
+        world.lets_in(&client, &client.authorization()).await;
+    }
+}
+
+/// The client is told the method that it has, and nothing but that one lets it in.
+async fn other_methods(world: Arc<World>) {
+    for body in [
+        r#"{GOOD,"token_endpoint_auth_method":["none"]}"#,
+        r#"{GOOD,"token_endpoint_auth_method":true}"#,
+        r#"{GOOD,"token_endpoint_auth_method":{}}"#,
+    ] {
+        refuses(&world, filled(body), INVALID_METADATA).await;
+    }
+    let key = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }] });
+    for method in [
+        "private_key_jwt",
+        "client_secret_jwt",
+        "tls_client_auth",
+        "self_signed_tls_client_auth",
+        "",
+    ] {
+        let metadata = fine_with(&json!({ "token_endpoint_auth_method": method, "jwks": key }));
+        let client = registers(&world, &metadata).await;
+        assert!(client.secret.is_some(), "{method}");
+        let code = client.approved(&client.authorization()).await;
+        let good = client.redemption(&code);
+        let without = good.clone().without("client_secret");
+        let asserted = without
+            .clone()
+            .and(
+                "client_assertion_type",
+                "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+            )
+            .and("client_assertion", "eyJhbGciOiJFZERTQSJ9.e30.AAAA");
+        for bad in [without, asserted, good.with("client_secret", "")] {
+            let request = world.http.form("/token", &bad);
+            world.refused(request, &OAuth(401, "invalid_client")).await;
+        }
+        let tokens = Tokens::of(&client.redeem(&code).await.expect(200));
+        world.serves(&client, &tokens).await;
+    }
+    for public in ["None", "none "] {
+        let metadata = fine_with(&json!({ "token_endpoint_auth_method": public }));
+        let client = registers(&world, &metadata).await;
+        assert_eq!(client.secret, None, "{public}");
+        world.lets_in(&client, &client.authorization()).await;
     }
 }
 

@@ -198,16 +198,17 @@ async fn other_types(world: Arc<World>) {
     .to_string();
     let utf_16 = format!("{FORM}; charset=utf-16");
     let joined = format!("{FORM}, {FORM}");
+    let in_two_encodings = format!("{FORM}; charset=utf-16, {FORM}");
     for (types, body) in [
         (&["application/json"][..], json.clone()),
-        (&[FORM], json),
+        (&[FORM], json.clone()),
+        (&[FORM, "application/json"], json),
         (&["multipart/form-data; boundary=x"], good.encoded()),
         (&["text/plain"], good.encoded()),
         (&[], good.encoded()),
         (&[&utf_16], good.encoded()),
-        (&[FORM, FORM], good.encoded()),
-        (&[FORM, "application/json"], good.encoded()),
-        (&[&joined], good.encoded()),
+        (&[&in_two_encodings], good.encoded()),
+        (&["application/json, text/plain"], good.encoded()),
         (&[""], good.encoded()),
     ] {
         let mut request = world.http.request(Method::POST, "/token");
@@ -222,6 +223,17 @@ async fn other_types(world: Arc<World>) {
     let headers = request.headers_mut();
     headers.insert(header::CONTENT_TYPE, utf_8.parse().unwrap());
     let _ = client.http.send(request).await.expect(200);
+    // A list is as good as its members: the form that one of them says is read as that.
+    for types in [&[FORM, FORM][..], &[FORM, "application/json"], &[&joined]] {
+        let code = client.approved(&client.authorization()).await;
+        let mut request = world.http.form("/token", &client.redemption(&code));
+        let headers = request.headers_mut();
+        headers.remove(header::CONTENT_TYPE);
+        for value in types {
+            headers.append(header::CONTENT_TYPE, value.parse().unwrap());
+        }
+        let _ = client.http.send(request).await.expect(200);
+    }
 }
 
 async fn in_query(world: Arc<World>) {

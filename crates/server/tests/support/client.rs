@@ -262,10 +262,29 @@ impl Client {
         self.http.send(request).await
     }
 
-    /// The code in the redirect that follows an approval.
+    /// Where the answer of a person leads: a redirect, or to an app the page that opens it.
     #[track_caller]
-    pub fn code(redirect: &Answer) -> String {
-        let location = Url::parse(redirect.header("location")).unwrap();
+    pub fn way_back(answer: &Answer) -> String {
+        if answer.status == 303 {
+            return answer.header("location").to_owned();
+        }
+        assert_eq!(answer.status, 200, "{answer:#?}");
+        let page = answer.text();
+        let opened = page.split("content=\"0; url=").nth(1);
+        let opened = opened.and_then(|rest| rest.split('"').next());
+        let opened = opened.unwrap_or_else(|| panic!("{answer:#?}"));
+        let link = format!("href=\"{opened}\"");
+        assert!(
+            page.contains(&link) && !opened.starts_with("http"),
+            "{page}"
+        );
+        opened.replace("&#38;", "&")
+    }
+
+    /// The code in what follows an approval.
+    #[track_caller]
+    pub fn code(answer: &Answer) -> String {
+        let location = Url::parse(&Self::way_back(answer)).unwrap();
         let code = location.query_pairs().find(|(name, _)| name == "code");
         code.unwrap().1.into_owned()
     }
@@ -298,7 +317,7 @@ impl Client {
     /// Browser, consent, and the code that comes of it.
     pub async fn approved(&self, authorization: &Parameters) -> String {
         let consent = self.opens_consent_with(authorization).await;
-        Self::code(&self.approve(&consent, PASSPHRASE).await.expect(303))
+        Self::code(&self.approve(&consent, PASSPHRASE).await)
     }
 
     pub async fn refresh(&self, tokens: &Tokens) -> Answer {

@@ -233,7 +233,7 @@ async fn read(
         Ok(content) => Ok(content.bytes.into()),
         Err(NoBody::TooLarge) => Err(CallRefused::TooLarge),
         Err(NoBody::NoRoom) => Err(CallRefused::NoRoom),
-        Err(NoBody::Broken | NoBody::Type) => Err(CallRefused::Body),
+        Err(NoBody::Broken | NoBody::Type(_)) => Err(CallRefused::Body),
     }
 }
 
