@@ -3,7 +3,11 @@
 //! `STREAM_SECONDS=150 cargo test --test fronts` takes real times: a stream of that length, through
 //! an nginx that ends what is silent for 60 s.
 
-#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "all of this is tests, and a failure should say where"
+)]
 
 #[path = "support/mod.rs"]
 #[expect(dead_code, reason = "each test program uses a part of it")]
@@ -25,6 +29,9 @@ use support::{
 use tokio::time::{Instant, timeout};
 
 const COMMENT: &str = ": keep-alive\n\n";
+
+/// An address that nobody has.
+const MADE_UP: &str = "203.0.113.50";
 
 /// How long things take.
 struct Times {
@@ -113,7 +120,7 @@ async fn heard(body: &mut Incoming, within: Duration) -> (String, bool) {
     loop {
         match tokio::time::timeout_at(until, body.frame()).await {
             Ok(Some(Ok(frame))) => {
-                heard += std::str::from_utf8(&frame.into_data().unwrap()).unwrap()
+                heard += std::str::from_utf8(&frame.into_data().unwrap()).unwrap();
             }
             Ok(_) => return (heard, true),
             Err(_) => return (heard, false),
@@ -203,7 +210,6 @@ async fn the_block_in_the_readme_lets_large_calls_in_and_no_made_up_address() {
     let challenge = world.client.http.send(bare).await.expect(401);
     assert!(challenge.headers.contains_key(header::WWW_AUTHENTICATE));
 
-    const MADE_UP: &str = "203.0.113.50";
     for _ in 0..100 {
         let mut wrong = world.ask(Method::POST);
         let headers = wrong.headers_mut();

@@ -1091,3 +1091,22 @@ async fn a_connection_is_kept_for_as_long_as_its_server_says() {
     let default = UpstreamTimeouts::default().idle;
     assert!(default < Duration::from_secs(5), "{default:?}");
 }
+
+/// Case 16, a neighbour: a server that closes earlier than anybody would think, and does not say so.
+#[tokio::test]
+async fn a_server_that_closed_a_connection_early_costs_no_further_call() {
+    let (address, mut seen) = forgetful_server(Second::Closes).await;
+    let upstream = plain(&UpstreamTimeouts::default());
+    let ask = async |method| upstream.exchange(call(address, method)).await;
+    assert_eq!(text(ask("ping").await.unwrap()).await, "ok");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(text(ask("ping").await.unwrap()).await, "ok");
+    assert_eq!(all(&mut seen), 3, "the second was sent again");
+    for _ in 0..2 {
+        // Far longer than half of what was too long.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(text(ask("tools/call").await.unwrap()).await, "ok");
+        assert_eq!(all(&mut seen), 1, "on a fresh connection");
+    }
+    assert_eq!(upstream.repeated.get(), 1);
+}

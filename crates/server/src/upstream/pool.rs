@@ -2,8 +2,8 @@
 //! for the next one.
 //!
 //! hyper's own client keeps all of them equally long. A server that closes one just when a call is
-//! sent loses the call, so here each is kept for as long as its server says, and it is known whether
-//! anything came back on it.
+//! sent loses the call, so here each is kept for as long as its server says or was seen to, and it is
+//! known whether anything came back on it.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, Request, Response, Uri,
+    HeaderMap, HeaderName, Request, Response, Uri, Version, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::{Frame, SizeHint};
@@ -51,6 +51,9 @@ const KEPT_LONGEST: Duration = Duration::from_mins(1);
 /// How long before its upstream would close it a connection is given up. A request has to arrive
 /// there within this time.
 const MARGIN: Duration = Duration::from_secs(1);
+
+/// For how long it is remembered that an upstream closed one earlier than that.
+const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// How often those are closed that are not kept any longer.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -84,8 +87,10 @@ where
 
     /// A connection that has served before, if one is free.
     pub(super) fn kept(&self, host: &Host) -> Option<Line> {
-        let connection = self.kept.take(host, Instant::now())?;
-        Some(self.line(connection, host))
+        let now = Instant::now();
+        let idle = self.kept.take(host, now)?;
+        let idle_for = now.saturating_duration_since(idle.since);
+        Some(self.line(idle.connection, host, Some(idle_for)))
     }
 
     /// A connection of its own.
@@ -108,17 +113,18 @@ where
                 tracing::debug!(%error, "a connection to an upstream ended");
             }
         });
-        let connection = Idle {
+        let connection = Link {
             sender,
             heard,
             is_proxied,
         };
-        Ok(self.line(connection, host))
+        Ok(self.line(connection, host, None))
     }
 
-    fn line(&self, connection: Idle, host: &Host) -> Line {
+    fn line(&self, connection: Link, host: &Host, idle_for: Option<Duration>) -> Line {
         Line {
             connection,
+            idle_for,
             host: host.clone(),
             kept_for: self.kept_for,
             kept: Arc::clone(&self.kept),
@@ -126,9 +132,11 @@ where
     }
 }
 
-/// A connection at work. Dropping it closes it.
+/// A connection at work. Dropping it closes the connection.
 pub(super) struct Line {
-    connection: Idle,
+    connection: Link,
+    /// How long it had been kept, unless it is new.
+    idle_for: Option<Duration>,
     host: Host,
     kept_for: Duration,
     kept: Arc<Kept>,
@@ -154,23 +162,48 @@ impl Line {
         self.connection.heard.store(false, Relaxed);
         match self.connection.sender.try_send_request(request).await {
             Ok(answer) => {
-                let kept_for = said(answer.headers()).unwrap_or(self.kept_for);
+                let kept_for = if goes_on(&answer) {
+                    said(answer.headers()).unwrap_or(self.kept_for)
+                } else {
+                    Duration::ZERO
+                };
                 Ok(answer.map(|body| AnswerBody::new(body, self, kept_for)))
             }
-            Err(mut failed) => Err(match failed.take_message() {
-                Some(request) => Unanswered::Unsent(Box::new(request), failed.into_error()),
-                None => Unanswered::Sent {
-                    error: failed.into_error(),
-                    heard: self.connection.heard.load(Relaxed),
-                },
-            }),
+            Err(mut failed) => {
+                let heard = self.connection.heard.load(Relaxed);
+                if let Some(idle_for) = self.idle_for
+                    && !heard
+                    && !failed.error().is_user()
+                {
+                    self.kept.note_close(&self.host, idle_for);
+                }
+                Err(match failed.take_message() {
+                    Some(request) => Unanswered::Unsent(Box::new(request), failed.into_error()),
+                    None => Unanswered::Sent {
+                        error: failed.into_error(),
+                        heard,
+                    },
+                })
+            }
         }
     }
 
     fn keep(self, kept_for: Duration) {
-        let until = Instant::now() + kept_for;
-        self.kept.put(self.host, self.connection, until);
+        self.kept.put(self.host, self.connection, kept_for);
     }
+}
+
+/// Whether the connection goes on after the answer (RFC 9112 §9.3), whose length is then known.
+fn goes_on(answer: &Response<Incoming>) -> bool {
+    let headers = answer.headers();
+    let is_delimited = headers.contains_key(header::CONTENT_LENGTH)
+        || headers.contains_key(header::TRANSFER_ENCODING)
+        || http_body::Body::is_end_stream(answer.body());
+    let closes = headers.get_all(header::CONNECTION).iter().any(|value| {
+        let mut options = value.as_bytes().split(|byte| *byte == b',');
+        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+    });
+    answer.version() >= Version::HTTP_11 && is_delimited && !closes
 }
 
 /// How long the upstream keeps the connection, by its own word, less a margin.
@@ -249,54 +282,113 @@ impl http_body::Body for AnswerBody {
     }
 }
 
-/// A connection without an exchange.
-struct Idle {
+/// A connection, and what is known of it.
+struct Link {
     sender: SendRequest<RequestBody>,
     heard: Arc<AtomicBool>,
     is_proxied: bool,
 }
 
-/// Connections that are kept, each until a moment; those that were used last come last.
+/// One without an exchange.
+struct Idle {
+    connection: Link,
+    since: Instant,
+    until: Instant,
+}
+
+impl Idle {
+    /// Whether its upstream has closed it before its time.
+    fn is_closed(&self) -> bool {
+        self.connection.sender.is_closed()
+    }
+}
+
+/// Connections that are kept.
 #[derive(Default)]
 struct Kept(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    hosts: HashMap<Host, Vec<(Idle, Instant)>>,
+    hosts: HashMap<Host, Idles>,
     is_swept: bool,
+}
+
+/// The connections to one host; those that were used last come last.
+#[derive(Default)]
+struct Idles {
+    connections: Vec<Idle>,
+    /// How long one may be kept since the upstream was seen to close one, and until when that holds.
+    at_most: Option<(Duration, Instant)>,
+}
+
+impl Idles {
+    /// Notes that the upstream closed a connection that had been idle for at most this time. Half of
+    /// it is safe, since a close is noticed with some delay.
+    fn note_close(&mut self, idle_for: Duration, now: Instant) {
+        let known = self.at_most(now).unwrap_or(Duration::MAX);
+        self.at_most = Some((known.min(idle_for / 2), now + REMEMBERED));
+    }
+
+    fn at_most(&self, now: Instant) -> Option<Duration> {
+        let (at_most, until) = self.at_most?;
+        (now < until).then_some(at_most)
+    }
+
+    /// Drops what is not kept any longer.
+    fn sweep(&mut self, now: Instant) {
+        let closed = self.connections.iter().filter(|idle| idle.is_closed());
+        let shortest = closed
+            .map(|idle| now.saturating_duration_since(idle.since))
+            .min();
+        if let Some(idle_for) = shortest {
+            self.note_close(idle_for, now);
+        }
+        self.connections
+            .retain(|idle| idle.until > now && !idle.is_closed());
+    }
 }
 
 impl Kept {
     /// Takes the connection that was used last of those that are still good.
     fn take(&self, host: &Host, now: Instant) -> Option<Idle> {
         let mut state = self.state();
-        let connections = state.hosts.get_mut(host)?;
-        let mut at = connections.len();
-        while at > 0 {
-            at -= 1;
-            let (connection, until) = &connections[at];
-            if *until <= now || connection.sender.is_closed() {
-                connections.remove(at);
-            } else if connection.sender.is_ready() {
-                return Some(connections.remove(at).0);
+        let idles = state.hosts.get_mut(host)?;
+        for at in (0..idles.connections.len()).rev() {
+            let idle = &idles.connections[at];
+            if idle.is_closed() {
+                idles.note_close(now.saturating_duration_since(idle.since), now);
+                idles.connections.remove(at);
+            } else if idle.until <= now {
+                idles.connections.remove(at);
+            } else if idle.connection.sender.is_ready() {
+                return Some(idles.connections.remove(at));
             }
         }
         None
     }
 
-    fn put(self: &Arc<Self>, host: Host, connection: Idle, until: Instant) {
-        if until <= Instant::now() || connection.sender.is_closed() {
-            return;
-        }
+    fn put(self: &Arc<Self>, host: Host, connection: Link, kept_for: Duration) {
+        let now = Instant::now();
         let mut state = self.state();
-        let connections = state.hosts.entry(host).or_default();
-        if connections.len() == KEPT_PER_HOST {
+        let idles = state.hosts.entry(host).or_default();
+        let kept_for = kept_for.min(idles.at_most(now).unwrap_or(Duration::MAX));
+        if kept_for.is_zero() || idles.connections.len() == KEPT_PER_HOST {
             return;
         }
-        connections.push((connection, until));
+        idles.connections.push(Idle {
+            connection,
+            since: now,
+            until: now + kept_for,
+        });
         if !state.is_swept {
             state.is_swept = true;
             TokioExecutor::new().execute(sweep(Arc::downgrade(self)));
+        }
+    }
+
+    fn note_close(&self, host: &Host, idle_for: Duration) {
+        if let Some(idles) = self.state().hosts.get_mut(host) {
+            idles.note_close(idle_for, Instant::now());
         }
     }
 
@@ -318,12 +410,14 @@ async fn sweep(kept: Weak<Kept>) {
         let Some(kept) = kept.upgrade() else { return };
         let now = Instant::now();
         let mut state = kept.state();
-        state.hosts.retain(|_, connections| {
-            connections
-                .retain(|(connection, until)| *until > now && !connection.sender.is_closed());
-            !connections.is_empty()
-        });
-        if state.hosts.is_empty() {
+        for idles in state.hosts.values_mut() {
+            idles.sweep(now);
+        }
+        if state
+            .hosts
+            .values()
+            .all(|idles| idles.connections.is_empty())
+        {
             state.is_swept = false;
             return;
         }

@@ -1,7 +1,22 @@
 //! Limits of the program as it is run: their keys, their metrics, and what is left behind.
 
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use axum::body::Body;
+use http::{Method, Response};
 use serde_json::json;
 use sqlx::{AnyConnection, Connection, raw_sql};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_util::task::TaskTracker;
 
 use super::{
     World,
@@ -10,7 +25,8 @@ use super::{
         frames::{DATA, END_HEADERS, HEADERS, Raw, WINDOW_UPDATE, fields},
         proxy::Proxy,
         say,
-        upstream::Upstream,
+        upstream::{USUAL, Upstream},
+        wire::Wire,
     },
 };
 
@@ -209,4 +225,119 @@ async fn http2_requests_without_an_end_take_little_memory_and_hold_nobody_up() {
     let line = "mcp_oauth_proxy_limited_total{limit=\"waiting_requests\"} ";
     assert!(metrics.contains(line), "{metrics}");
     drop(held);
+}
+
+/// The number that a metric has, none if it was never counted.
+async fn metric(proxy: &Proxy, name: &str) -> u64 {
+    let page = Http::to(proxy.metrics).get("/metrics").await.text();
+    let line = page.lines().find_map(|line| line.strip_prefix(name));
+    line.map_or(0, |number| number.trim().parse().unwrap())
+}
+
+/// Case 25: the server's stream ends at once, and its client asks again as fast as it can.
+#[tokio::test]
+async fn streams_that_end_at_once_are_asked_for_less_and_less() {
+    let world = World::new().await;
+    let mut answers = Vec::new();
+    for _ in 0..50 {
+        world.upstream.answers(async {
+            Response::builder()
+                .header("content-type", "text/event-stream")
+                .body(Body::empty())
+                .unwrap()
+        });
+        let mut get = world.client.call_request(&world.tokens);
+        *get.method_mut() = Method::GET;
+        *get.body_mut() = Body::empty();
+        answers.push(world.client.http.send(get).await);
+    }
+    let (served, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|it| it.status == 200);
+    // A minute gives six of them back.
+    assert!((6..=8).contains(&served.len()), "{}", served.len());
+    assert_eq!(world.upstream.received().len(), served.len());
+    for answer in refused {
+        let answer = answer.expect(429);
+        let wait: u64 = answer.header("retry-after").parse().unwrap();
+        assert!((1..=10).contains(&wait), "{wait}");
+    }
+    let limited = "mcp_oauth_proxy_limited_total{limit=\"BriefStreamsPerGrant\"}";
+    assert_eq!(
+        metric(&world.proxy, limited).await,
+        50 - u64::try_from(served.len()).unwrap()
+    );
+}
+
+/// An upstream that answers the first request of each connection, and closes at the second without a
+/// byte. It counts what it gets.
+async fn forgetful() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::<AtomicUsize>::default();
+    let counter = Arc::clone(&seen);
+    let tasks = TaskTracker::new();
+    tasks.clone().spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let seen = Arc::clone(&counter);
+            tasks.spawn(async move {
+                let mut bytes = [0; 4096];
+                for number in 0..2 {
+                    // Each request comes in one piece, being so small.
+                    if !matches!(stream.read(&mut bytes).await, Ok(1..)) {
+                        return;
+                    }
+                    seen.fetch_add(1, Ordering::SeqCst);
+                    if number == 0 {
+                        let length = USUAL.len();
+                        let answer = format!(
+                            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
+                             content-length: {length}\r\n\r\n{USUAL}"
+                        );
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    (address, seen)
+}
+
+/// Case 16: `ping`, then `tools/list` on the connection that the server closes.
+#[tokio::test]
+async fn a_connection_that_the_server_closes_costs_no_call_that_can_be_made_again() {
+    let (address, seen) = forgetful().await;
+    let proxy = Proxy::in_front_of(address).await;
+    let client = Client::register(&Http::to(proxy.address)).await;
+    let tokens = client.sign_in().await;
+    let call = async |method: &str| {
+        let mut request = client.call_request(&tokens);
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{}}}}"#);
+        *request.body_mut() = Body::from(body);
+        client.http.send(request).await
+    };
+    let _ = call("ping").await.expect(200);
+    let _ = call("tools/list").await.expect(200);
+    assert_eq!(seen.load(Ordering::SeqCst), 3);
+    let _ = call("tools/call").await.expect(502);
+    assert_eq!(seen.load(Ordering::SeqCst), 4, "a tool is never run twice");
+    let _ = call("tools/call").await.expect(200);
+    let repeated = "mcp_oauth_proxy_requests_repeated_total";
+    assert_eq!(metric(&proxy, repeated).await, 1);
+}
+
+/// Case 15: those that are idle keep nobody out, however long they may be.
+#[tokio::test]
+async fn idle_connections_give_way_when_all_are_taken() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::with(upstream.address, "limits.connections = 3").await;
+    let health = format!("GET /health HTTP/1.1\r\nhost: {}\r\n\r\n", proxy.address);
+    let mut idle = Vec::new();
+    for _ in 0..10 {
+        let mut wire = Wire::open(&Http::to(proxy.address)).await;
+        wire.send(&health).await;
+        let _ = wire.answer().await.unwrap().expect(200);
+        idle.push(wire);
+    }
+    let limited = |limit| format!("mcp_oauth_proxy_limited_total{{limit=\"{limit}\"}}");
+    assert_eq!(metric(&proxy, &limited("GaveWay")).await, 7);
+    assert_eq!(metric(&proxy, &limited("Connections")).await, 7);
 }
