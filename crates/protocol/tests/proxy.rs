@@ -1328,7 +1328,7 @@ async fn what_a_body_is_is_said_once() {
         for value in [one, other] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        let _ = server.send(twice).await.refused(400, "invalid_request");
+        let _ = server.send(twice).await.refused_rpc(400, -32600);
     }
     assert!(server.upstream.received().is_empty());
     let _ = client.call(&tokens).await.expect(200);

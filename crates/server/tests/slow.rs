@@ -391,7 +391,7 @@ async fn slow_clients_are_dropped_and_nobody_else_notices() {
         .await
         .expect(200)
         .text();
-    for limit in ["SlowHead", "SlowBody", "SlowReader"] {
+    for limit in ["slow_head", "slow_body", "slow_reader"] {
         let line = format!("mcp_oauth_proxy_limited_total{{limit=\"{limit}\"}} ");
         assert!(page.contains(&line), "{line}: {page}");
     }

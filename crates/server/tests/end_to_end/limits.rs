@@ -106,9 +106,9 @@ async fn the_keys_of_limits_are_obeyed_and_their_refusals_counted() {
 
     let metrics = Http::to(proxy.metrics).get("/metrics").await.text();
     for (limit, count) in [
-        ("RegistrationsPerAddress", 3),
-        ("CallsPerGrant", 1),
-        ("WrongTokens", 1),
+        ("registrations_per_address", 3),
+        ("calls_per_grant", 1),
+        ("wrong_tokens_per_address", 1),
     ] {
         let line = format!("mcp_oauth_proxy_limited_total{{limit=\"{limit}\"}} {count}\n");
         assert!(metrics.contains(&line), "{metrics}");
@@ -260,7 +260,7 @@ async fn streams_that_end_at_once_are_asked_for_less_and_less() {
         let wait: u64 = answer.header("retry-after").parse().unwrap();
         assert!((1..=10).contains(&wait), "{wait}");
     }
-    let limited = "mcp_oauth_proxy_limited_total{limit=\"BriefStreamsPerGrant\"}";
+    let limited = "mcp_oauth_proxy_limited_total{limit=\"brief_streams_per_grant\"}";
     assert_eq!(
         metric(&world.proxy, limited).await,
         50 - u64::try_from(served.len()).unwrap()
@@ -338,6 +338,6 @@ async fn idle_connections_give_way_when_all_are_taken() {
         idle.push(wire);
     }
     let limited = |limit| format!("mcp_oauth_proxy_limited_total{{limit=\"{limit}\"}}");
-    assert_eq!(metric(&proxy, &limited("GaveWay")).await, 7);
-    assert_eq!(metric(&proxy, &limited("Connections")).await, 7);
+    assert_eq!(metric(&proxy, &limited("gave_way")).await, 7);
+    assert_eq!(metric(&proxy, &limited("connections")).await, 7);
 }
