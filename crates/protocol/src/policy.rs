@@ -5,6 +5,7 @@ mod addresses;
 
 use std::{sync::Arc, time::Duration};
 
+pub use addresses::OF_THE_ONLY_ONE;
 use http::Uri;
 use ipnet::IpNet;
 
