@@ -5,6 +5,7 @@ mod addresses;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+pub use addresses::OF_THE_ONLY_ONE;
 use http::Uri;
 use ipnet::IpNet;
 use url::Url;

@@ -18,6 +18,8 @@ const MEMORY: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// What the keys of registered clients start with.
 pub const CLIENTS: &str = "client/";
+/// What the keys of grants start with.
+pub const GRANTS: &str = "grant/";
 /// The version at which a client is stored that nothing was ever redeemed for: it is written again
 /// at its first grant. So whoever has to make room can tell it by the store's own columns.
 pub const UNUSED_CLIENT: u64 = 1;
@@ -228,5 +230,5 @@ fn session_key(family: Family) -> String {
 }
 
 fn grant_key(family: Family) -> String {
-    format!("grant/{}", token::fingerprint(&family.0))
+    format!("{GRANTS}{}", token::fingerprint(&family.0))
 }

@@ -381,6 +381,18 @@ async fn what_is_no_alias_is_another_server() {
     assert_eq!(answer.json()["resource"], "https://gw.example/mcp");
 }
 
+/// An alias that differs in its scheme alone: by the host that both have, the public address is meant.
+#[tokio::test]
+async fn the_public_address_comes_before_an_alias_of_the_same_host() {
+    let server = TestServer::with(with_aliases(one(), &["http://gw.example"]));
+    let client = server.mcp_client().await;
+    discovers(&client, Method::POST, "https://gw.example/mcp").await;
+    let tokens = signs_in(&client, "http://gw.example/mcp").await;
+    let _ = calls(&client, &tokens, "https://gw.example/mcp")
+        .await
+        .expect(200);
+}
+
 /// A token for one server is no better at another one under an alias.
 #[tokio::test]
 async fn an_alias_does_not_widen_a_token() {

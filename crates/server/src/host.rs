@@ -10,7 +10,7 @@ use protocol::{
     endpoint::{App, Front, Ports, extract::Permit, respond},
     identity::password::Kind,
     journal::{Event, Journal},
-    policy::Destination,
+    policy::{Destination, Policy},
     ports::{Clock, Entropy, Upstream, UpstreamError},
 };
 use secrecy::ExposeSecret;
@@ -21,6 +21,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    addresses,
     cli::serve::Prepared,
     config::{Settings, StoreKind},
     demo::{Demo, Person},
@@ -54,7 +55,7 @@ const FILES: usize = 64;
 const HEALTH: [&str; 2] = ["/health", "/ready"];
 
 /// The name of the SQLite file in the data directory.
-const SQLITE_FILE: &str = "records.sqlite";
+pub(crate) const SQLITE_FILE: &str = "records.sqlite";
 
 /// Runs the proxy until a signal ends it. `announce` is called once it serves.
 pub fn run(
@@ -78,7 +79,7 @@ async fn serve(
     announce: impl FnOnce() -> io::Result<()>,
 ) -> anyhow::Result<()> {
     let Prepared {
-        policy,
+        mut policy,
         settings,
         master_key,
         ..
@@ -88,6 +89,14 @@ async fn serve(
     marks::check_key(&*store, &master_key).await?;
     let clock = Arc::new(SystemClock::new());
     marks::recall_time(&*store, &clock).await?;
+    let unknown = "it is not known what the addresses meant before";
+    policy.once_the_only_one = addresses::recall_the_only_one(&*store, &policy)
+        .await
+        .context(unknown)?;
+    addresses::remember_the_only_one(&*store, &policy)
+        .await
+        .context(unknown)?;
+    tell_of_addresses(&store, &policy, &clock).await;
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let metrics = Metrics::new(&policy, lines);
     let counted = Arc::clone(&metrics);
@@ -174,6 +183,26 @@ async fn serve(
     app.write_uses().await;
     store.close().await;
     Ok(())
+}
+
+/// Says what has become of addresses since the last start.
+async fn tell_of_addresses(store: &SqlStore, policy: &Policy, clock: &SystemClock) {
+    if let (Some(first), 2..) = (policy.only(), policy.upstreams.len()) {
+        tracing::info!(
+            upstream = first.name,
+            "/mcp and the public address itself go on meaning the upstream that was the only one before"
+        );
+    }
+    match addresses::lost(store, policy, clock).await {
+        Ok(lost) => {
+            for lost in lost {
+                tracing::warn!("{lost}");
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "it is not known whether approvals are for addresses that are gone");
+        }
+    }
 }
 
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

@@ -1,5 +1,6 @@
 //! What `mcp-oauth-proxy` needs of an operating system, around the portable `protocol` crate.
 
+mod addresses;
 pub mod cli;
 pub mod config;
 pub mod demo;

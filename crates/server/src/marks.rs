@@ -13,7 +13,7 @@ const KEY: &str = "mark/key";
 const TIME: &str = "mark/time";
 
 /// Marks are not swept.
-const NEVER: Timestamp = Timestamp(i64::MAX);
+pub(crate) const NEVER: Timestamp = Timestamp(i64::MAX);
 
 /// Makes sure that the records were made with `key`; the first key is the store's for ever. With
 /// another one nobody's token would be recognised, and every client would believe that its

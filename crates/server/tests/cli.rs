@@ -289,6 +289,7 @@ fn the_environment_can_name_the_upstream() {
     upstream upstream
       title                      up.example
       for clients                http://127.0.0.1:8080/mcp
+      also at                    http://127.0.0.1:8080
       metadata                   http://127.0.0.1:8080/.well-known/oauth-protected-resource/mcp
       sends to                   https://up.example/mcp?key=••••
       credential                 Authorization: Bearer •••• (from the environment variable UPSTREAM_TOKEN)
@@ -481,4 +482,50 @@ fn a_chosen_passphrase_is_not_shown_and_each_upstream_has_its_address() {
     The page that opens then asks for what you chose as passphrase or PIN.
     ");
     assert!(!directory.path().join("data/passphrase.hash").exists());
+}
+
+/// Case 09: an address of a home network is refused, and what is to be typed instead is named, with the
+/// port that the proxy listens on. Each address that this gives is one that is taken.
+#[test]
+fn an_address_at_home_is_refused_with_a_way_out_that_works() {
+    for home in [
+        "http://192.168.1.10:8080",
+        "http://raspberry.local:8080",
+        "http://nas",
+    ] {
+        let file = format!("listen = '0.0.0.0:9000'\npublic_url = '{home}'");
+        let shown = load(&file, &[]).unwrap_err().to_string();
+        for way in [
+            "public_url must start with https://",
+            "tailscale serve --bg 9000 ",
+            "tailscale funnel --bg 9000 ",
+            "cloudflared tunnel --url http://127.0.0.1:9000 ",
+            "caddy reverse-proxy --from NAME.local --to 127.0.0.1:9000 --internal-certs",
+        ] {
+            assert!(shown.contains(way), "{way}: {shown}");
+        }
+    }
+    for given in [
+        "https://raspberry.tail1234.ts.net",
+        "https://three-random-words.trycloudflare.com",
+        "https://raspberry.local",
+        "https://192.168.1.10",
+    ] {
+        let plan = load(&format!("public_url = '{given}'"), &[]).unwrap();
+        assert_eq!(plan.issuer.as_str(), given);
+    }
+}
+
+/// Case 09, a neighbour: a public URL with a path. What the remedy says to write is taken.
+#[test]
+fn a_public_url_with_a_path_is_refused_with_a_way_out_that_works() {
+    let refused = "public_url = 'https://nas.example.com/proxy'";
+    let shown = load(refused, &[]).unwrap_err().to_string();
+    assert!(shown.contains("public_url must not have a path"), "{shown}");
+    let offered = "https://nas.example.com:8443";
+    assert!(shown.contains(offered), "{shown}");
+    let file = format!("public_url = '{offered}'\n[upstream.a]\nbuiltin = 'demo'\npath = '/proxy'");
+    let plan = load(&file, &[]).unwrap();
+    let resource = plan.upstreams[0].policy.resource.as_str();
+    assert_eq!(resource, "https://nas.example.com:8443/proxy");
 }

@@ -10,7 +10,7 @@ use crate::oauth::{error::OAuthError, identifiers::Alias, resource};
 
 /// Where the only upstream is found too: at `/mcp`, and at the origin, whose path is written without
 /// a slash at its end.
-const OF_THE_ONLY_ONE: [&str; 2] = ["/mcp", ""];
+pub const OF_THE_ONLY_ONE: [&str; 2] = ["/mcp", ""];
 
 /// Resources that are named to a client at most: an error travels in a URL.
 const MOST_LISTED: usize = 16;
@@ -29,7 +29,9 @@ impl Policy {
 
     /// The origin that goes with the host of a request; the issuer, if the host is none of ours.
     pub fn name_of_host(&self, host: &str) -> &str {
-        let alias = self.aliases.iter().find(|alias| alias.is_called(host));
+        let is_issuer = self.issuer.authority().eq_ignore_ascii_case(host);
+        let mut aliases = self.aliases.iter().filter(|_| !is_issuer);
+        let alias = aliases.find(|alias| alias.is_called(host));
         alias.map_or(self.issuer.as_str(), Alias::as_str)
     }
 

@@ -2,10 +2,11 @@
 
 use std::fmt::{self, Write};
 
-use protocol::policy::ClientPolicy;
+use protocol::policy::{ClientPolicy, OF_THE_ONLY_ONE};
 
-use crate::config::{
-    Plan, PlannedClient, PlannedUpstream, SignInPlan, describe_limits, show_duration,
+use crate::{
+    addresses,
+    config::{Plan, PlannedClient, PlannedUpstream, SignInPlan, describe_limits, show_duration},
 };
 
 /// Describes the outcome of a good configuration.
@@ -13,6 +14,18 @@ pub(super) fn describe(plan: &Plan) -> String {
     let mut text = String::new();
     write_plan(&mut text, plan).expect("a String takes any text");
     text
+}
+
+/// Describes which approvals that were given before would hold no more.
+pub(super) fn describe_costs(plan: Plan) -> String {
+    match addresses::foretell(plan) {
+        Ok(lost) => lost.iter().fold(String::new(), |text, lost| {
+            format!("{text}\nwarning: {lost}\n")
+        }),
+        Err(error) => format!(
+            "\nwarning: the store could not be read, so it is not known which approvals this costs: {error}\n"
+        ),
+    }
 }
 
 fn write_plan(text: &mut String, plan: &Plan) -> fmt::Result {
@@ -26,6 +39,9 @@ fn write_plan(text: &mut String, plan: &Plan) -> fmt::Result {
         .map_or_else(|| "off".to_owned(), |address| address.to_string());
     row(text, "configuration", &file)?;
     row(text, "public URL", plan.issuer.as_str())?;
+    if !plan.aliases.is_empty() {
+        row(text, "aliases", &list(&plan.aliases))?;
+    }
     row(text, "listen", &settings.listen.to_string())?;
     row(text, "metrics", &metrics)?;
     row(
@@ -69,6 +85,13 @@ fn write_upstream(text: &mut String, plan: &Plan, upstream: &PlannedUpstream) ->
     writeln!(text, "\nupstream {}", policy.name)?;
     row(text, "  title", &policy.title)?;
     row(text, "  for clients", policy.resource.as_str())?;
+    if plan.upstreams.len() == 1 {
+        let others = OF_THE_ONLY_ONE
+            .into_iter()
+            .filter(|path| *path != policy.path);
+        let others: Vec<String> = others.map(|path| plan.issuer.url(path)).collect();
+        row(text, "  also at", &list(&others))?;
+    }
     row(text, "  metadata", &plan.issuer.url(&metadata))?;
     row(text, "  sends to", &upstream.destination)?;
     row(text, "  credential", &upstream.credential)?;

@@ -38,8 +38,8 @@ enum Command {
     Serve,
     /// Check the configuration and print what it comes to
     ///
-    /// Prints every address, upstream, lifetime and limit, with secrets masked. Nothing is
-    /// created or contacted. With mistakes in the configuration, prints all of them and exits
+    /// Prints every address, upstream, lifetime and limit, with secrets masked, and which approvals in
+    /// a SQLite store it would cost. Nothing is created or contacted. With mistakes in the configuration, prints all of them and exits
     /// with 2.
     Check,
 }
@@ -92,6 +92,7 @@ fn dispatch(command_line: &CommandLine, environment: &Environment) -> anyhow::Re
         }
         Command::Check => {
             io::stdout().write_all(check::describe(&plan).as_bytes())?;
+            io::stdout().write_all(check::describe_costs(plan).as_bytes())?;
             Ok(())
         }
     }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use protocol::{
     forward::shown_address::MASK,
     identity::password::SignIn,
-    oauth::identifiers::{Issuer, NotAnIssuer, Resource, is_loopback},
+    oauth::identifiers::{Alias, Issuer, NotAnIssuer, Resource, is_loopback},
     policy::{ClientPolicy, Policy, TokenPolicy, UpstreamPolicy},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -37,6 +37,8 @@ pub struct Plan {
     pub file: Option<PathBuf>,
     pub settings: Settings,
     pub issuer: Issuer,
+    /// As the operator wrote them; a loopback issuer has others by itself.
+    pub aliases: Vec<Alias>,
     pub sign_in: SignInPlan,
     /// Never empty.
     pub upstreams: Vec<PlannedUpstream>,
@@ -83,7 +85,7 @@ impl Plan {
         let upstreams = self.upstreams.into_iter();
         let policy = Policy {
             issuer: self.issuer,
-            aliases: Vec::new(),
+            aliases: self.aliases,
             sign_in,
             upstreams: upstreams
                 .map(|upstream| Arc::new(upstream.policy))
@@ -144,6 +146,7 @@ pub(super) fn plan(
         .or(config.listen.as_deref());
     let listen = address(listen.unwrap_or(DEFAULT_LISTEN), &listen_key, findings);
     let issuer = issuer(config, environment, listen, &listen_key, findings);
+    let aliases = aliases(&config.aliases, findings);
     let metrics_listen = config.metrics_listen.as_deref().and_then(|text| {
         let key = Key::of("metrics_listen");
         let metrics = address(text, &key, findings)?;
@@ -164,12 +167,15 @@ pub(super) fn plan(
     let sign_in = sign_in::plan(&config.sign_in, environment, findings);
     let drafts = upstream::read(config, environment, findings);
     if let (Some(listen), Some(issuer)) = (listen, &issuer) {
-        upstream::check_loops(&drafts, listen, issuer, findings);
+        let aliases = aliases.iter().map(Alias::as_str);
+        let names: Vec<&str> = std::iter::once(issuer.as_str()).chain(aliases).collect();
+        upstream::check_loops(&drafts, listen, &names, findings);
     }
     let (client_policy, clients) = clients::read(config, environment, findings);
     let tokens = bounds::tokens(&config.tokens, findings);
     let limits = limits::read(&config.limits, findings);
-    let allowed_origins = allowed_origins(&config.allowed_origins, findings);
+    let is_local = issuer.as_ref().is_none_or(Issuer::is_loopback);
+    let allowed_origins = allowed_origins(&config.allowed_origins, is_local, findings);
     let trusted_proxies = trusted_proxies(&config.trusted_proxies.ranges, findings);
     if !findings.mistakes.is_empty() {
         return None;
@@ -217,6 +223,7 @@ pub(super) fn plan(
             limits,
         },
         issuer,
+        aliases,
         sign_in: sign_in?,
         upstreams,
         client_policy,
@@ -261,7 +268,7 @@ fn issuer(
     let issuer = match Issuer::parse(&text) {
         Ok(issuer) => issuer,
         Err(error) => {
-            findings.mistake(&key, error.to_string(), public_url_remedy(error));
+            findings.mistake(&key, error.to_string(), public_url_remedy(error, listen));
             return None;
         }
     };
@@ -302,20 +309,60 @@ fn default_public_url(
     Some(url.origin().ascii_serialization())
 }
 
-fn public_url_remedy(error: NotAnIssuer) -> &'static str {
+/// What to write in place of a public URL. Many who have no domain of their own write an address of
+/// their home network, for which nobody hands out a certificate that clients trust.
+fn public_url_remedy(error: NotAnIssuer, listen: Option<SocketAddr>) -> String {
+    let port = listen.map_or(8080, |listen| listen.port());
     match error {
-        NotAnIssuer::NotAUrl => "write it in full, as in \"https://mcp.example.com\"",
-        NotAnIssuer::NotHttps => {
-            "use https://; a reverse proxy or tunnel in front of this program can hold the certificate"
-        }
+        NotAnIssuer::NotHttps => format!(
+            "clients want https. Without a certificate of your own, let one of these stand in front, \
+             and write the https address that it has; more is in the README, \"From other machines\"
+    tailscale serve --bg {port}                       in your own network of machines
+    tailscale funnel --bg {port}                      from the internet, for claude.ai too
+    cloudflared tunnel --url http://127.0.0.1:{port}  to try it: another address at each start
+    caddy reverse-proxy --from NAME.local --to 127.0.0.1:{port} --internal-certs
+                                                  at home: each machine has to trust Caddy's root"
+        ),
+        NotAnIssuer::NotAUrl => "write it in full, as in \"https://mcp.example.com\"".to_owned(),
         NotAnIssuer::NotAnOrigin => {
-            "remove everything after the host and port, a slash at the end too, as in \"https://mcp.example.com\""
+            "remove everything after the host and port, a slash at the end too, as in \
+             \"https://mcp.example.com\"; a path cannot stay, since clients look at the root of a host: \
+             another port can take its place, as in \"https://nas.example.com:8443\""
+                .to_owned()
         }
-        NotAnIssuer::Credentials => "remove everything before the @, and the @",
+        NotAnIssuer::Credentials => "remove everything before the @, and the @".to_owned(),
         NotAnIssuer::NotCanonical => {
             "write scheme and host in lower case and leave out :443 after https, :80 after http"
+                .to_owned()
         }
     }
+}
+
+fn aliases(written: &[String], findings: &mut Findings<'_>) -> Vec<Alias> {
+    let list = Key::of("aliases");
+    // After an element that could not be read, the numbers of the others are off.
+    if findings.blames(&list) {
+        return Vec::new();
+    }
+    let mut aliases = Vec::new();
+    for (index, text) in written.iter().enumerate() {
+        match Alias::parse(text) {
+            Ok(alias) => aliases.push(alias),
+            Err(error) => {
+                let reason = match error {
+                    NotAnIssuer::NotHttps => "must start with http:// or https://".to_owned(),
+                    error => error.to_string(),
+                };
+                findings.mistake(
+                    &list.element(index),
+                    reason,
+                    "write scheme, host and port as clients use them and nothing after, in lower case, \
+                     as in \"http://proxy:8080\"",
+                );
+            }
+        }
+    }
+    aliases
 }
 
 fn data_dir(config: &Config, findings: &mut Findings<'_>) -> PathBuf {
@@ -402,20 +449,34 @@ fn crosses_a_network_unprotected(url: &Url) -> bool {
     !is_here && !["require", "verify-ca", "verify-full"].contains(&mode.as_str())
 }
 
-fn allowed_origins(written: &[String], findings: &mut Findings<'_>) -> Vec<String> {
+fn allowed_origins(written: &[String], is_local: bool, findings: &mut Findings<'_>) -> Vec<String> {
     let list = Key::of("allowed_origins");
     // After an element that could not be read, the numbers of the others are off.
     if findings.blames(&list) {
         return Vec::new();
     }
+    if !is_local && !written.is_empty() {
+        findings.warn(
+            &list,
+            "is not used: `public_url` is a public address, where a page of any origin may call that \
+             has a token",
+        );
+    }
     for (index, text) in written.iter().enumerate() {
-        if !is_origin(text) {
+        if text.contains('*') {
+            findings.mistake(
+                &list.element(index),
+                "has a *, which no origin has: nothing would match it",
+                "write each origin in full, as in \"https://app.example.com\"; where `public_url` is \
+                 https none is needed, since there the token decides",
+            );
+        } else if !is_origin(text) {
             findings.mistake(
                 &list.element(index),
                 "is not the origin of a web page",
-                "write scheme, host and port as a browser sends them, without a slash at the end, as in \"https://app.example.com\"; \"*\" is not possible",
+                "write scheme, host and port as a browser sends them, without a slash at the end, as in \"https://app.example.com\"",
             );
-        } else if is_unprotected(text) {
+        } else if is_local && is_unprotected(text) {
             findings.warn(
                 &list.element(index),
                 "is without TLS, so anybody on its pages' way can call with what they know: use https",

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::Uri;
 use protocol::{
     forward::shown_address::{looks_like_key, shown_address, shown_host},
-    oauth::identifiers::{Issuer, is_loopback},
+    oauth::identifiers::is_loopback,
     policy::{Destination, UpstreamPolicy},
 };
 use secrecy::ExposeSecret;
@@ -19,6 +19,9 @@ use super::{
     upstream_headers,
     written::{Builtin, Config, UpstreamConfig},
 };
+
+/// The path of an upstream that the operator gave no name, and so the same whichever it is.
+const UNNAMED: &str = "/mcp";
 
 /// An upstream, and how to speak of it without telling its secrets.
 #[derive(Debug)]
@@ -72,9 +75,8 @@ pub(super) fn read(
                 "remove UPSTREAM_URL from the environment, or every [upstream.…] from the file",
             );
         }
-        let only = config.upstream.len() == 1;
         let read = |(name, written): (&String, &UpstreamConfig)| {
-            from_file(name, written, only, environment, findings)
+            from_file(name, written, environment, findings)
         };
         config.upstream.iter().map(read).collect()
     } else if let Some(url) = url {
@@ -90,7 +92,7 @@ pub(super) fn read(
             key: in_file,
             name: "demo".to_owned(),
             title: "Demo".to_owned(),
-            path: "/mcp".to_owned(),
+            path: UNNAMED.to_owned(),
             target: Some(demo()),
         }]
     };
@@ -99,11 +101,11 @@ pub(super) fn read(
 }
 
 /// An address of this program itself is nobody's upstream: where it listens, and where clients are
-/// told that upstreams are. Another path at the public address may lead to somebody else.
+/// told that upstreams are. Another path at a public address may lead to somebody else.
 pub(super) fn check_loops(
     drafts: &[Draft],
     listen: SocketAddr,
-    issuer: &Issuer,
+    names: &[&str],
     findings: &mut Findings<'_>,
 ) {
     for draft in drafts {
@@ -115,8 +117,12 @@ pub(super) fn check_loops(
         let Ok(url) = Url::parse(&endpoint.to_string()) else {
             continue;
         };
-        let is_public = url.origin().ascii_serialization() == issuer.as_str()
-            && (url.path() == "/" || drafts.iter().any(|draft| covers(&draft.path, url.path())));
+        let origin = url.origin().ascii_serialization();
+        let is_path = |path: &str| covers(path, url.path());
+        let is_public = names.contains(&&*origin)
+            && (url.path() == "/"
+                || drafts.len() == 1 && is_path(UNNAMED)
+                || drafts.iter().any(|draft| is_path(&draft.path)));
         if is_public || leads_to(&url, listen) {
             findings.mistake(
                 &draft.key.child("url"),
@@ -168,7 +174,7 @@ fn from_environment(url: &str, token: Option<&str>, findings: &mut Findings<'_>)
         key: url_key,
         name: "upstream".to_owned(),
         title: endpoint.host.clone(),
-        path: "/mcp".to_owned(),
+        path: UNNAMED.to_owned(),
         target: Some(remote(
             endpoint,
             credential,
@@ -180,7 +186,6 @@ fn from_environment(url: &str, token: Option<&str>, findings: &mut Findings<'_>)
 fn from_file(
     name: &str,
     written: &UpstreamConfig,
-    only: bool,
     environment: &Environment,
     findings: &mut Findings<'_>,
 ) -> Draft {
@@ -195,7 +200,6 @@ fn from_file(
             check_path(path, &key.child("path"), findings);
             path.clone()
         }
-        None if only => "/mcp".to_owned(),
         None => format!("/mcp/{name}"),
     };
     let target = target(written, &key, environment, findings);
@@ -433,22 +437,16 @@ fn covers(prefix: &str, path: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Two upstreams never share an address, and none lies below another's.
+/// Two upstreams never share an address. One may lie below another's, where there is nothing else.
 fn check_paths(drafts: &[Draft], findings: &mut Findings<'_>) {
     let is_sound = |draft: &&Draft| !findings.blames(&draft.key.child("path"));
     let sound: Vec<&Draft> = drafts.iter().filter(is_sound).collect();
-    for (position, lower) in sound.iter().enumerate() {
-        for (other, upper) in sound.iter().enumerate() {
-            let same = lower.path == upper.path;
-            // Of two equal paths, the later one is the mistake.
-            if position == other || (same && position < other) || !covers(&upper.path, &lower.path)
-            {
-                continue;
-            }
-            let relation = if same { "is also" } else { "lies below" };
+    for (position, draft) in sound.iter().enumerate() {
+        // Of two equal paths, the later one is the mistake.
+        if let Some(other) = sound[..position].iter().find(|it| it.path == draft.path) {
             findings.mistake(
-                &lower.key.child("path"),
-                format!("{relation} the path of upstream {}", upper.name),
+                &draft.key.child("path"),
+                format!("is also the path of upstream {}", other.name),
                 "give each upstream a path of its own, as in \"/mcp/<name>\"",
             );
         }

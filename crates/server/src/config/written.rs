@@ -32,6 +32,15 @@ pub struct Config {
     /// `http://` and that address. `PUBLIC_URL` in the environment overrides it.
     #[schemars(example = "https://mcp.example.com")]
     pub public_url: Option<String>,
+    /// Further names under which clients reach this proxy, such as the one that it has among
+    /// containers. Each is written like `public_url`, and what is below it is the same. It may start
+    /// with `http://`; then whoever can listen on that network can read the tokens. A client is told of
+    /// the name that stands in `Host`, so a reverse proxy in front has to pass on the `Host` that it
+    /// got. The names that a loopback `public_url` has by itself, `localhost`, `127.0.0.1` and `[::1]`
+    /// with its port, go without saying.
+    #[serde(default)]
+    #[schemars(example = ["http://proxy:8080"])]
+    pub aliases: Vec<String>,
     /// The address and port to listen on. `LISTEN` in the environment overrides it.
     #[schemars(extend("default" = DEFAULT_LISTEN))]
     pub listen: Option<String>,
@@ -49,7 +58,9 @@ pub struct Config {
     /// loopback address it answers to no name but this computer's own.
     #[schemars(example = "127.0.0.1:9090")]
     pub metrics_listen: Option<String>,
-    /// Browser origins that may call the MCP endpoints, beside our own and loopback ones.
+    /// When `public_url` is a loopback address: browser origins that may call the MCP endpoints,
+    /// beside our own and loopback ones, each in full. Elsewhere a page of any origin may call that has
+    /// a token.
     #[serde(default)]
     #[schemars(example = ["https://app.example.com"])]
     pub allowed_origins: Vec<String>,
@@ -108,8 +119,10 @@ pub struct UpstreamConfig {
     /// masked wherever an address is shown.
     #[schemars(example = "https://mcp.internal.example/mcp")]
     pub url: Option<Secret>,
-    /// Where clients reach it, below `public_url`. When it is missing: `/mcp` for the only
-    /// upstream, `/mcp/<name>` for one of several.
+    /// Where clients reach it, below `public_url`; `/mcp/<name>` when it is missing. The only
+    /// upstream is at `/mcp` and at `public_url` itself too, and stays there when others are added,
+    /// unless one of them has that path.
+    #[schemars(example = "/tickets")]
     pub path: Option<String>,
     /// What the MCP server demands of us: `"none"`, `{ bearer = S }`,
     /// `{ header = "X-API-Key", value = S }`, `{ basic = { username = "u", password = S } }` or

@@ -38,6 +38,9 @@ const KEYS: &str = "
     SELECT key FROM mcp_oauth_proxy_records WHERE key >= $1 AND key <> $2 AND key < $3
     ORDER BY key LIMIT $4";
 
+const VALUES: &str =
+    "SELECT value FROM mcp_oauth_proxy_records WHERE key >= $1 AND key < $2 LIMIT $3";
+
 const SWEEP_SQLITE: &str = "
     DELETE FROM mcp_oauth_proxy_records WHERE key IN
     (SELECT key FROM mcp_oauth_proxy_records WHERE expires_at <= $1 LIMIT $2)";
@@ -145,6 +148,20 @@ impl SqlStore {
             }
         }
         Ok(removed)
+    }
+
+    /// Up to `most` values whose keys start with `prefix`, in no order.
+    pub async fn values(&self, prefix: &str, most: u32) -> Result<Vec<Bytes>, StoreError> {
+        let (start, end) = range(prefix);
+        let statement = sqlx::query(VALUES)
+            .bind(start)
+            .bind(end)
+            .bind(i64::from(most));
+        let rows = self.rows(statement).await?;
+        rows.iter()
+            .map(|row| row.try_get::<Vec<u8>, _>(0).map(Bytes::from))
+            .collect::<Result<_, _>>()
+            .map_err(StoreError::new)
     }
 
     /// Finishes what was asked for, refuses what comes after, and lets go of the database. A

@@ -9,7 +9,7 @@ use super::{
     OpenError, SqlStore,
     migrations::Dialect,
     sql::PATIENCE_TO_CONNECT,
-    sqlite_file::SqliteFile,
+    sqlite_file::{self, SqliteFile},
     writer::{self, WriteQueue},
 };
 
@@ -51,6 +51,21 @@ impl SqlStore {
             writer: Some(WriteQueue::start(file, options, connection)),
             tasks: TaskTracker::new(),
         })
+    }
+
+    /// Opens the SQLite database at `path` to look into it, also beside the process that it belongs to.
+    /// `None`: there is none.
+    pub fn look_into_sqlite(path: &Path) -> Result<Option<Self>, OpenError> {
+        sqlx::any::install_default_drivers();
+        let pool = AnyPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(PATIENCE_TO_CONNECT);
+        Ok(sqlite_file::look_into(path)?.map(|options| Self {
+            dialect: Dialect::Sqlite,
+            pool: pool.connect_lazy_with(options),
+            writer: None,
+            tasks: TaskTracker::new(),
+        }))
     }
 }
 

@@ -182,14 +182,33 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     text.into()
 }
 
+/// How to look into the database at `path`, which may belong to another process, so that nothing is
+/// created or changed. `None`: there is none.
+pub(super) fn look_into(path: &Path) -> Result<Option<AnyConnectOptions>, OpenError> {
+    let Ok(path) = fs::canonicalize(path) else {
+        return Ok(None);
+    };
+    // Without a log nobody has it open, and SQLite need not make the files of one.
+    let mode = if beside(&path, "-wal").exists() {
+        "ro"
+    } else {
+        "ro&immutable=true"
+    };
+    options_for(&path, mode).map(Some)
+}
+
 /// Without `mode=rwc`, SQLite makes no file: one that has vanished is an error.
 fn options(path: &Path) -> Result<AnyConnectOptions, OpenError> {
+    options_for(path, "rw")
+}
+
+fn options_for(path: &Path, mode: &str) -> Result<AnyConnectOptions, OpenError> {
     let not_utf8 = || OpenError::NotUtf8 {
         file: path.to_owned(),
     };
     // The URL carries percent signs and question marks of the path through the driver's parser.
     let url = Url::from_file_path(path).map_err(|()| not_utf8())?;
-    format!("sqlite://{}?mode=rw", url.path())
+    format!("sqlite://{}?mode={mode}", url.path())
         .parse()
         .map(AnyConnectOptions::disable_statement_logging)
         .map_err(|_| not_utf8())

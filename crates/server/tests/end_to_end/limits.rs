@@ -83,7 +83,7 @@ async fn the_keys_of_limits_are_obeyed_and_their_refusals_counted() {
 
     let metadata = json!({ "redirect_uris": ["https://client.example/cb"] });
     let register = || {
-        http.request(http::Method::POST, "/register")
+        http.request(Method::POST, "/register")
             .header("content-type", "application/json")
             .body(metadata.to_string().into())
             .unwrap()
@@ -164,7 +164,7 @@ const BODY: usize = 60_000;
 /// A connection with as many requests to `/token` as it may have, each without its end.
 async fn flood(http: &Http, from: &str) -> Raw {
     let mut raw = Raw::begin(http.connect().await.unwrap()).await;
-    let request = http.request(http::Method::GET, "/");
+    let request = http.request(Method::GET, "/");
     let host = request.headers_ref().unwrap()["host"].to_str().unwrap();
     let head = fields(&[
         (":method", "POST"),

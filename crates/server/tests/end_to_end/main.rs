@@ -7,6 +7,7 @@
     reason = "all of this is tests, and a failure should say where"
 )]
 
+mod addresses;
 mod limits;
 mod secrets;
 mod sockets;

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use http::{HeaderName, Method};
 
 use super::{by, head, with, without_token};
-use crate::{refusal::Refusal::OAuth, support::wire::Wire, world::World};
+use crate::{
+    refusal::Refusal::{OAuth, Page},
+    support::{PASSPHRASE, wire::Wire},
+    world::World,
+};
 
 pub async fn foreign_origins(world: Arc<World>) {
     let (client, tokens) = world.connected().await;
@@ -44,6 +48,47 @@ pub async fn foreign_origins(world: Arc<World>) {
         world
             .passes(with(client.call_request(&tokens), "origin", origin))
             .await;
+    }
+    at_a_public_address(&world).await;
+}
+
+/// There the token decides, which no browser adds by itself: a page that has none gets the challenge,
+/// and nothing that a browser does add stands in for it.
+async fn at_a_public_address(world: &World) {
+    let public = world.another("public_url = \"https://gw.example\"").await;
+    let client = public.client().await;
+    let authorization = client.authorization();
+    let authorization = authorization.with("resource", "https://gw.example/mcp");
+    let tokens = client.sign_in_with(&authorization).await;
+    public.passes(client.call_request(&tokens)).await;
+    for origin in ["https://evil.example", "null", "chrome-extension://x"] {
+        let from_page = |request| with(request, "origin", origin);
+        let cookie = format!("access_token={}", tokens.access_token);
+        for (request, error) in [
+            (without_token(client.call_request(&tokens)), "unauthorized"),
+            (public.call_saying("Bearer x"), "invalid_token"),
+            (public.call_saying("Basic eDp5"), "invalid_token"),
+            (
+                with(
+                    without_token(client.call_request(&tokens)),
+                    "cookie",
+                    &cookie,
+                ),
+                "unauthorized",
+            ),
+        ] {
+            let refusal = OAuth(401, error);
+            let answer = public.refusal_of(from_page(request), &refusal).await;
+            assert!(answer.headers.contains_key("www-authenticate"));
+            let credentials = "access-control-allow-credentials";
+            assert!(!answer.headers.contains_key(credentials));
+        }
+        // Where a person decides, a foreign page does not.
+        let page = client.opens_consent_with(&authorization).await;
+        let form = from_page(page.answer(&public.http, PASSPHRASE, "approve"));
+        public.refused(form, &Page(403)).await;
+
+        public.passes(from_page(client.call_request(&tokens))).await;
     }
 }
 

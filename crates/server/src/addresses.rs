@@ -1,0 +1,158 @@
+//! What addresses meant at earlier starts: what goes on, and what is lost and how to have it back.
+
+use std::{collections::BTreeMap, fmt};
+
+use bytes::Bytes;
+use protocol::{
+    identity::password::SignIn,
+    oauth::grant::Grant,
+    policy::Policy,
+    ports::{Clock, Store, StoreError},
+    records::GRANTS,
+};
+
+use crate::{
+    config::{Plan, StoreKind},
+    host::SQLITE_FILE,
+    marks::NEVER,
+    store::SqlStore,
+    system::SystemClock,
+};
+
+/// The name of the upstream that was the only one at the last start that had just one.
+const ONLY: &str = "mark/only_upstream";
+
+/// Approvals that are looked through at most.
+const MOST_READ: u32 = 10_000;
+
+/// The upstream that was the only one before others came: its clients may know it by addresses that
+/// only one upstream can have. `None` while there is one.
+pub(crate) async fn recall_the_only_one(
+    store: &dyn Store,
+    policy: &Policy,
+) -> Result<Option<String>, StoreError> {
+    if policy.upstreams.len() == 1 {
+        return Ok(None);
+    }
+    let known = store.get(ONLY).await?;
+    Ok(known.map(|known| String::from_utf8_lossy(&known.value).into_owned()))
+}
+
+/// Writes down which upstream is the only one, if one is.
+pub(crate) async fn remember_the_only_one(
+    store: &dyn Store,
+    policy: &Policy,
+) -> Result<(), StoreError> {
+    let [only] = &policy.upstreams[..] else {
+        return Ok(());
+    };
+    let name = Bytes::from(only.name.clone());
+    // `false`: another process was first, with the same configuration.
+    let _ = match store.get(ONLY).await? {
+        Some(known) if known.value == name => true,
+        Some(known) => store.replace(ONLY, known.version, name, NEVER).await?,
+        None => store.insert(ONLY, name, NEVER).await?,
+    };
+    Ok(())
+}
+
+/// Approvals that hold no more, since the configuration has changed, by what they were given for.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) upstream: String,
+    pub(crate) address: String,
+    pub(crate) approvals: usize,
+    pub(crate) remedy: String,
+}
+
+/// Finds those that a start with this plan would find, before it. Only in a SQLite store, where nothing
+/// has to be connected to; nothing is created or changed.
+pub(crate) fn foretell(plan: Plan) -> anyhow::Result<Vec<Lost>> {
+    // Nobody signs in.
+    let (mut policy, settings) = plan.into_policy(SignIn::passphrase(""));
+    let StoreKind::Sqlite = settings.store else {
+        return Ok(Vec::new());
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let Some(store) = SqlStore::look_into_sqlite(&settings.data_dir.join(SQLITE_FILE))? else {
+            return Ok(Vec::new());
+        };
+        policy.once_the_only_one = recall_the_only_one(&store, &policy).await?;
+        Ok(lost(&store, &policy, &SystemClock::new()).await?)
+    })
+}
+
+/// Finds those that the store has.
+pub(crate) async fn lost(
+    store: &SqlStore,
+    policy: &Policy,
+    clock: &dyn Clock,
+) -> Result<Vec<Lost>, StoreError> {
+    let grants = store.values(GRANTS, MOST_READ).await?;
+    let grants = grants
+        .iter()
+        .filter_map(|grant| serde_json::from_slice::<Grant>(grant).ok());
+    Ok(lost_of(grants.filter(|it| it.is_live(clock.now())), policy))
+}
+
+fn lost_of(grants: impl Iterator<Item = Grant>, policy: &Policy) -> Vec<Lost> {
+    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for grant in grants {
+        let mut upstreams = policy.upstreams.iter();
+        if !upstreams.any(|upstream| grant.is_for(upstream, policy)) {
+            *counts
+                .entry((grant.upstream, grant.resource.to_string()))
+                .or_default() += 1;
+        }
+    }
+    counts
+        .into_iter()
+        .map(|((upstream, address), approvals)| Lost {
+            remedy: remedy(&upstream, &address, policy),
+            upstream,
+            address,
+            approvals,
+        })
+        .collect()
+}
+
+/// How to have the approvals back that were given for `name` at `address`.
+fn remedy(name: &str, address: &str, policy: &Policy) -> String {
+    let path = address.strip_prefix(policy.issuer.as_str());
+    let is_here = policy
+        .upstreams
+        .iter()
+        .any(|upstream| upstream.name == name);
+    match path {
+        None => "the public_url that they were given under brings them back".to_owned(),
+        Some(path) if is_here => {
+            format!("path = \"{path}\" in [upstream.{name}] brings them back")
+        }
+        Some(path) => {
+            let table = format!("a table that is called [upstream.{name}] brings them back");
+            if policy.upstream_at(path).is_some() || path == format!("/mcp/{name}") {
+                table
+            } else {
+                format!("{table}; with path = \"{path}\" in it, also what its clients call")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let approvals = match self.approvals {
+            1 => "1 approval does".to_owned(),
+            several => format!("{several} approvals do"),
+        };
+        write!(
+            f,
+            "{approvals} not hold any more, given for the upstream {} at {}: their clients have to be \
+             approved again, or else {}",
+            self.upstream, self.address, self.remedy
+        )
+    }
+}
