@@ -33,7 +33,7 @@ pub use self::{
     key::{Key, Segment},
     limits::{LimitsPlan, describe as describe_limits},
     mistake::{Mistake, Mistakes, Place},
-    plan::{Plan, Settings, StoreKind},
+    plan::{KeyPlan, Plan, Settings, StoreKind},
     quantity::{show_duration, show_size},
     schema::schema,
     secret::{Environment, Source},

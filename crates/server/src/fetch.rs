@@ -1,8 +1,12 @@
 //! Small documents from addresses that strangers name: the guard against being sent elsewhere.
 //!
 //! A name is resolved once, every address that it has is judged, and the connection goes to one of
-//! those very addresses. There is no other way out: no redirect is followed, no proxy of the
-//! environment is asked, and no connection is used twice.
+//! those very addresses, through the proxy of the environment if there is one. There is no other
+//! way out: no redirect is followed, and no connection is used twice.
+//!
+//! One exception: hosts that the operator named are asked for by name where there is a proxy. What
+//! it reaches by names that nobody here knows is then between the operator and the proxy
+//! (docs/decisions/outgoing-proxy.md).
 
 pub mod special_use;
 
@@ -19,14 +23,26 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
-use protocol::ports::{Fetch, FetchError, Fetched, LONGEST_DOCUMENT};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use protocol::{
+    oauth::client_document::HostPattern,
+    ports::{Fetch, FetchError, Fetched, LONGEST_DOCUMENT},
+};
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use url::{Host, Position, Url};
 
 use self::special_use::is_public;
+use crate::{
+    certificates::NoCertificates,
+    outgoing::{self, OutgoingProxies, Through},
+};
 
 /// For a usable connection: addresses one after another, and TLS.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -66,17 +82,61 @@ impl Network for SystemNetwork {
 /// Fetches over TLS, and only from public addresses.
 pub struct GuardedFetch {
     network: Box<dyn Network>,
-    tls: TlsConnector,
+    tls: Result<Tls, NoCertificates>,
+    proxies: OutgoingProxies,
+    /// Hosts that the operator named.
+    named: Vec<HostPattern>,
 }
+
+struct Tls {
+    connector: TlsConnector,
+    /// Towards proxies, which may speak TLS themselves.
+    to_proxy: HttpsConnector<HttpConnector>,
+}
+
+/// A connection before there is TLS on it.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+type Connection = TlsStream<Box<dyn Stream>>;
 
 impl GuardedFetch {
     /// Certificates are checked as `tls` says.
-    pub fn new(mut tls: ClientConfig, network: impl Network + 'static) -> Self {
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    pub fn new(tls: ClientConfig, network: impl Network + 'static) -> Self {
+        Self::perhaps(Ok(tls), network)
+    }
+
+    /// Without certificates, every fetch fails for that reason.
+    pub fn perhaps(
+        tls: Result<ClientConfig, NoCertificates>,
+        network: impl Network + 'static,
+    ) -> Self {
+        let tls = tls.map(|mut tls| {
+            let mut tcp = HttpConnector::new();
+            tcp.enforce_http(false);
+            let to_proxy = outgoing::connector(tcp, tls.clone());
+            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+            Tls {
+                connector: TlsConnector::from(Arc::new(tls)),
+                to_proxy,
+            }
+        });
         Self {
             network: Box::new(network),
-            tls: TlsConnector::from(Arc::new(tls)),
+            tls,
+            proxies: OutgoingProxies::default(),
+            named: Vec::new(),
         }
+    }
+
+    /// The same by way of `proxies`, which are told the names of hosts that the operator `named`,
+    /// and the addresses of others.
+    #[must_use]
+    pub fn through(mut self, proxies: OutgoingProxies, named: Vec<HostPattern>) -> Self {
+        self.proxies = proxies;
+        self.named = named;
+        self
     }
 
     async fn get(&self, url: &Url) -> Result<Fetched, FetchError> {
@@ -85,15 +145,26 @@ impl GuardedFetch {
         else {
             return Err(FetchError::Refused);
         };
-        let addresses = self.network.resolve(host).await.map_err(unreachable)?;
-        // One that is special among public ones is a mistake or an attempt: no honest publisher
-        // needs it, so the others are not tried either.
-        if !addresses.iter().copied().all(is_public) {
-            return Err(FetchError::Refused);
-        }
-        let connection = timeout(CONNECT, self.connect(host, &addresses))
-            .await
-            .map_err(|_| FetchError::TimedOut)??;
+        let tls = self
+            .tls
+            .as_ref()
+            .map_err(|none| unreachable(none.clone()))?;
+        let through = url.as_str().parse().ok();
+        let through = through.and_then(|uri| self.proxies.on_the_way_to(&uri));
+        let is_named = self.named.iter().any(|it| it.matches(host));
+        let connection = match through {
+            Some(through) if is_named => {
+                let authority = format!("{host}:{PORT}");
+                let connecting = tls.tunnel(&through, &authority);
+                timeout(CONNECT, tls.connect(host, connecting)).await
+            }
+            through => {
+                let addresses = self.judged_addresses(host, through.as_ref()).await?;
+                let connecting = self.connect(&addresses, through.as_ref(), tls);
+                timeout(CONNECT, tls.connect(host, connecting)).await
+            }
+        };
+        let connection = connection.map_err(|_| FetchError::TimedOut)??;
         let request = Request::get(&url[Position::BeforePath..Position::AfterQuery])
             .header(header::HOST, host)
             .header(header::ACCEPT, "application/json")
@@ -108,13 +179,39 @@ impl GuardedFetch {
         exchange(connection, request).await
     }
 
+    /// The addresses of `host`, all of which are public.
+    async fn judged_addresses(
+        &self,
+        host: &str,
+        through: Option<&Through>,
+    ) -> Result<Vec<IpAddr>, FetchError> {
+        let addresses = match (self.network.resolve(host).await, through) {
+            (Ok(addresses), _) => addresses,
+            (Err(error), None) => return Err(unreachable(error)),
+            (Err(error), Some(through)) => {
+                return Err(unreachable(format!(
+                    "the name has no address here ({error}), so nobody knows whether it is a \
+                     public one; {through} is told only the names of hosts that \
+                     clients.document_hosts has"
+                )));
+            }
+        };
+        // One that is special among public ones is a mistake or an attempt: no honest publisher
+        // needs it, so the others are not tried either.
+        if addresses.iter().copied().all(is_public) {
+            Ok(addresses)
+        } else {
+            Err(FetchError::Refused)
+        }
+    }
+
     /// Connects to the first of `addresses` that answers; all were judged.
     async fn connect(
         &self,
-        host: &str,
         addresses: &[IpAddr],
-    ) -> Result<TlsStream<TcpStream>, FetchError> {
-        let name = ServerName::try_from(host.to_owned()).map_err(unreachable)?;
+        through: Option<&Through>,
+        tls: &Tls,
+    ) -> Result<Box<dyn Stream>, FetchError> {
         let tried = &addresses[..addresses.len().min(MOST_ATTEMPTS)];
         let mut failed = unreachable("the name has no address");
         for (attempt, address) in tried.iter().enumerate() {
@@ -124,16 +221,49 @@ impl GuardedFetch {
             } else {
                 CONNECT / 3
             };
-            let connecting = self.network.connect(SocketAddr::new(*address, PORT));
+            let address = SocketAddr::new(*address, PORT);
+            let connecting = async {
+                Ok::<Box<dyn Stream>, FetchError>(match through {
+                    Some(through) => tls.tunnel(through, &address.to_string()).await?,
+                    None => Box::new(self.network.connect(address).await.map_err(unreachable)?),
+                })
+            };
             match timeout(share, connecting).await {
-                Ok(Ok(stream)) => {
-                    return self.tls.connect(name, stream).await.map_err(unreachable);
-                }
-                Ok(Err(error)) => failed = unreachable(error),
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => failed = error,
                 Err(_) => failed = FetchError::TimedOut,
             }
         }
         Err(failed)
+    }
+}
+
+impl Tls {
+    /// Speaks TLS with `host` on what `connecting` comes to.
+    async fn connect(
+        &self,
+        host: &str,
+        connecting: impl Future<Output = Result<Box<dyn Stream>, FetchError>>,
+    ) -> Result<Connection, FetchError> {
+        let name = ServerName::try_from(host.to_owned()).map_err(unreachable)?;
+        let stream = connecting.await?;
+        let connecting = self.connector.connect(name, stream);
+        connecting.await.map_err(unreachable)
+    }
+
+    /// A tunnel to a host, by its name or an address, and a port.
+    async fn tunnel(
+        &self,
+        through: &Through,
+        authority: &str,
+    ) -> Result<Box<dyn Stream>, FetchError> {
+        let address = format!("https://{authority}")
+            .parse()
+            .map_err(unreachable)?;
+        let tunnel = through.tunnel(address, self.to_proxy.clone()).await;
+        Ok(Box::new(TokioIo::new(
+            tunnel.map_err(FetchError::Unreachable)?,
+        )))
     }
 }
 
@@ -148,7 +278,7 @@ impl Fetch for GuardedFetch {
 
 /// One request, and its answer to the end.
 async fn exchange(
-    connection: TlsStream<TcpStream>,
+    connection: Connection,
     request: Request<Empty<Bytes>>,
 ) -> Result<Fetched, FetchError> {
     let (mut sender, connection) = http1::Builder::new()

@@ -5,14 +5,16 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use async_trait::async_trait;
 use axum::body::Body;
-use http::{Request, Response};
+use http::{Request, Response, Uri, uri::Scheme};
 use protocol::{
     endpoint::{App, Front, Ports, extract::Permit, respond},
     identity::password::Kind,
     journal::{Event, Journal},
-    policy::{Destination, Policy},
-    ports::{Clock, Entropy, Upstream, UpstreamError},
+    oauth::{client::PreregisteredClient, client_document::HostPattern, jwks::KeySource},
+    policy::{Destination, Policy, UpstreamPolicy},
+    ports::{Clock, Entropy, StoreError, Upstream, UpstreamError},
 };
+use rustls::{ClientConfig, RootCertStore};
 use secrecy::ExposeSecret;
 use tokio::{
     net::TcpListener,
@@ -22,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     addresses,
+    certificates::NoCertificates,
     cli::serve::Prepared,
     config::{Settings, StoreKind},
     demo::{Demo, Person},
@@ -33,7 +36,7 @@ use crate::{
     metrics::Metrics,
     store::SqlStore,
     system::{SystemClock, SystemEntropy},
-    upstream::{RemoteUpstream, system_tls},
+    upstream::{RemoteUpstream, system_tls, tls_trusting},
 };
 
 /// How often expired records are removed.
@@ -82,30 +85,25 @@ async fn serve(
         mut policy,
         settings,
         master_key,
+        key_place,
         ..
     } = prepared;
     let mut signals = Signals::new()?;
     let store = Arc::new(open_store(&settings).await?);
-    marks::check_key(&*store, &master_key).await?;
+    marks::check_key(&*store, &master_key, key_place).await?;
     let clock = Arc::new(SystemClock::new());
     marks::recall_time(&*store, &clock).await?;
-    let unknown = "it is not known what the addresses meant before";
-    policy.once_the_only_one = addresses::recall_the_only_one(&*store, &policy)
+    recall_addresses(&store, &mut policy)
         .await
-        .context(unknown)?;
-    addresses::remember_the_only_one(&*store, &policy)
-        .await
-        .context(unknown)?;
+        .context("it is not known what the addresses meant before")?;
     tell_of_addresses(&store, &policy, &clock).await;
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let metrics = Metrics::new(&policy, lines);
     let counted = Arc::clone(&metrics);
     let meter: Meter = Arc::new(move |limit| counted.count_limit(limit));
-    let tls = system_tls().context("the system's TLS certificates cannot be loaded")?;
-    let mut remote = RemoteUpstream::new(tls.clone(), &settings.limits.upstream);
-    remote.repeated = metrics.requests_repeated();
+    let tls = certified_tls(&policy)?;
     let upstreams = Upstreams {
-        remote,
+        remote: remote_upstreams(&settings, tls.as_ref().ok(), &metrics),
         demo: Demo::new(Arc::clone(&entropy)),
         sign_in: match policy.sign_in.kind {
             Kind::Passphrase => "passphrase",
@@ -121,7 +119,10 @@ async fn serve(
         clock: clock.clone(),
         entropy,
         store: store.clone(),
-        fetch: Arc::new(GuardedFetch::new(tls, SystemNetwork)),
+        fetch: Arc::new(
+            GuardedFetch::perhaps(tls, SystemNetwork)
+                .through(settings.proxies.clone(), named_hosts(&policy)),
+        ),
         upstream: Arc::new(upstreams),
     };
     let journal = Journal::new(vec![Box::new(Logs), Box::new(Arc::clone(&metrics))]);
@@ -185,6 +186,28 @@ async fn serve(
     Ok(())
 }
 
+/// Recalls which upstream was the only one before others came, and remembers the one that is now.
+async fn recall_addresses(store: &SqlStore, policy: &mut Policy) -> Result<(), StoreError> {
+    policy.once_the_only_one = addresses::recall_the_only_one(store, policy).await?;
+    addresses::remember_the_only_one(store, policy).await
+}
+
+/// The way to all remote upstreams. Without certificates it trusts nobody, and needs to trust nobody.
+fn remote_upstreams(
+    settings: &Settings,
+    tls: Option<&ClientConfig>,
+    metrics: &Metrics,
+) -> RemoteUpstream {
+    let tls = tls.cloned();
+    let mut remote = RemoteUpstream::through(
+        settings.proxies.clone(),
+        tls.unwrap_or_else(|| tls_trusting(RootCertStore::empty())),
+        &settings.limits.upstream,
+    );
+    remote.repeated = metrics.requests_repeated();
+    remote
+}
+
 /// Says what has become of addresses since the last start.
 async fn tell_of_addresses(store: &SqlStore, policy: &Policy, clock: &SystemClock) {
     if let (Some(first), 2..) = (policy.only(), policy.upstreams.len()) {
@@ -203,6 +226,42 @@ async fn tell_of_addresses(store: &SqlStore, policy: &Policy, clock: &SystemCloc
             tracing::warn!(%error, "it is not known whether approvals are for addresses that are gone");
         }
     }
+}
+
+/// TLS, if there are certificates to check servers against: those who start without need none.
+fn certified_tls(policy: &Policy) -> anyhow::Result<Result<ClientConfig, NoCertificates>> {
+    let tls = system_tls();
+    let Err(none) = &tls else { return Ok(tls) };
+    let by_https = |upstream: &&Arc<UpstreamPolicy>| {
+        let is_https = |endpoint: &Uri| endpoint.scheme() == Some(&Scheme::HTTPS);
+        matches!(&upstream.destination, Destination::Remote { endpoint, .. } if is_https(endpoint))
+    };
+    let fetches_keys =
+        |client: &&Arc<PreregisteredClient>| matches!(client.metadata.keys, Some(KeySource::At(_)));
+    if let Some(upstream) = policy.upstreams.iter().find(by_https) {
+        let name = &upstream.name;
+        return Err(none.clone()).context(format!("upstream.{name}.url begins with https"));
+    }
+    if let Some(client) = policy.clients.preregistered.iter().find(fetches_keys) {
+        let id = &client.client_id;
+        return Err(none.clone()).context(format!("client.{id}.jwks_uri begins with https"));
+    }
+    if policy.clients.documents {
+        tracing::warn!("no client can be known by a document that it publishes: {none}");
+    }
+    Ok(tls)
+}
+
+/// Hosts of documents that the operator named, rather than whoever comes.
+fn named_hosts(policy: &Policy) -> Vec<HostPattern> {
+    let clients = &policy.clients;
+    let keys = clients.preregistered.iter().filter_map(|client| {
+        let Some(KeySource::At(url)) = &client.metadata.keys else {
+            return None;
+        };
+        HostPattern::parse(url.host())
+    });
+    clients.document_hosts.iter().cloned().chain(keys).collect()
 }
 
 async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

@@ -1,4 +1,5 @@
-//! The master key of this deployment: a file that is made at the first start and then kept.
+//! The master key of this deployment: a file that is made at the first start and then kept, unless
+//! the configuration says where it is. Why which file is taken is in docs/decisions/key-file.md.
 
 use std::{
     io,
@@ -23,9 +24,32 @@ const PREFIX: &str = "mcp-oauth-proxy-key-1:";
 pub struct MasterKey(SecretBox<[u8; 32]>);
 
 impl MasterKey {
+    /// Reads the line that a key file has.
+    pub fn parse(text: &str) -> Result<Self, NotAKey> {
+        let line = text.strip_suffix('\n').unwrap_or(text);
+        let bytes: [u8; 32] = line
+            .strip_prefix(PREFIX)
+            .and_then(|encoded| BASE64_URL_SAFE_NO_PAD.decode(encoded).ok())
+            .and_then(|bytes| bytes.try_into().ok())
+            .ok_or(NotAKey::Format)?;
+        if bytes.iter().all(|byte| *byte == bytes[0]) {
+            return Err(NotAKey::Placeholder);
+        }
+        Ok(Self(SecretBox::new(Box::new(bytes))))
+    }
+
     pub fn as_bytes(&self) -> &[u8; 32] {
         self.0.expose_secret()
     }
+}
+
+/// Why a text is no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAKey {
+    #[error("is not in the format {PREFIX}<43 characters>")]
+    Format,
+    #[error("holds a placeholder, not a random key")]
+    Placeholder,
 }
 
 /// Why the key file cannot be used.
@@ -33,10 +57,8 @@ impl MasterKey {
 pub enum KeyFileError {
     #[error(transparent)]
     File(#[from] PrivateFileError),
-    #[error("the key file {} is not in the format {PREFIX}<43 characters>", .0.display())]
-    Format(PathBuf),
-    #[error("the key file {} holds a placeholder, not a random key", .0.display())]
-    Placeholder(PathBuf),
+    #[error("the key file {} {reason}", .path.display())]
+    NotAKey { path: PathBuf, reason: NotAKey },
 }
 
 impl KeyFileError {
@@ -44,13 +66,17 @@ impl KeyFileError {
     pub fn hint(&self) -> String {
         match self {
             Self::File(error) => error.hint(),
-            Self::Format(path) => format!(
+            Self::NotAKey {
+                path,
+                reason: NotAKey::Format,
+            } => format!(
                 "restore {path} from a backup; or remove it to have a new one made, which ends every connection",
                 path = path.display()
             ),
-            Self::Placeholder(path) => {
-                format!("remove {} to have a random key made", path.display())
-            }
+            Self::NotAKey {
+                path,
+                reason: NotAKey::Placeholder,
+            } => format!("remove {} to have a random key made", path.display()),
         }
     }
 }
@@ -58,7 +84,12 @@ impl KeyFileError {
 /// Takes the master key from `data_dir`, and makes both if this is the first start. Processes
 /// that start at the same time get the same key.
 pub fn load_or_create(data_dir: &Path, entropy: &dyn Entropy) -> Result<MasterKey, KeyFileError> {
-    let file = PrivateFile::new("the key file", data_dir.join(FILE_NAME));
+    let path = data_dir.join(FILE_NAME);
+    let otherwise = format!(
+        "write key = {{ file = {:?} }} into the configuration, which takes it as it is",
+        path.display().to_string()
+    );
+    let file = PrivateFile::new("the key file", path, otherwise);
     if let Some(key) = load(&file)? {
         return Ok(key);
     }
@@ -77,18 +108,11 @@ fn load(file: &PrivateFile) -> Result<Option<MasterKey>, KeyFileError> {
     let Some(text) = file.read()? else {
         return Ok(None);
     };
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    let bytes: Option<[u8; 32]> = line
-        .strip_prefix(PREFIX)
-        .and_then(|encoded| BASE64_URL_SAFE_NO_PAD.decode(encoded).ok())
-        .and_then(|bytes| bytes.try_into().ok());
-    let Some(bytes) = bytes else {
-        return Err(KeyFileError::Format(file.path().to_owned()));
-    };
-    if bytes.iter().all(|byte| *byte == bytes[0]) {
-        return Err(KeyFileError::Placeholder(file.path().to_owned()));
-    }
-    Ok(Some(MasterKey(SecretBox::new(Box::new(bytes)))))
+    let key = MasterKey::parse(&text).map_err(|reason| KeyFileError::NotAKey {
+        path: file.path().to_owned(),
+        reason,
+    })?;
+    Ok(Some(key))
 }
 
 #[cfg(test)]
@@ -117,6 +141,10 @@ mod tests {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         path
+    }
+
+    fn is_no_key(error: &KeyFileError, why: NotAKey) -> bool {
+        matches!(error, KeyFileError::NotAKey { reason, .. } if *reason == why)
     }
 
     #[test]
@@ -177,7 +205,7 @@ mod tests {
         let directory = directory();
         load_or_create(directory.path(), &SystemEntropy).unwrap();
         let path = directory.path().join(FILE_NAME);
-        for mode in [0o640, 0o604, 0o620] {
+        for mode in [0o644, 0o604, 0o666, 0o777] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let error = load_or_create(directory.path(), &SystemEntropy).unwrap_err();
             assert!(
@@ -185,9 +213,13 @@ mod tests {
                 "{mode:o}: {error}"
             );
             assert!(error.hint().starts_with("chmod 600 "));
+            assert!(error.hint().contains("write key = { file = \""));
         }
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
-        load_or_create(directory.path(), &SystemEntropy).unwrap();
+        // Case 28: its own group is not the world.
+        for mode in [0o400, 0o640, 0o660] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            load_or_create(directory.path(), &SystemEntropy).unwrap();
+        }
     }
 
     #[test]
@@ -209,10 +241,7 @@ mod tests {
         ] {
             let path = put(directory.path(), text, 0o600);
             let error = load_or_create(directory.path(), &SystemEntropy).unwrap_err();
-            assert!(
-                matches!(error, KeyFileError::Format(_)),
-                "{text:?}: {error}"
-            );
+            assert!(is_no_key(&error, NotAKey::Format), "{text:?}: {error}");
             assert_eq!(fs::read_to_string(path).unwrap(), text);
         }
         put(directory.path(), &good, 0o600);
@@ -226,7 +255,7 @@ mod tests {
             let text = format!("{PREFIX}{}\n", BASE64_URL_SAFE_NO_PAD.encode([byte; 32]));
             put(directory.path(), &text, 0o600);
             let error = load_or_create(directory.path(), &SystemEntropy).unwrap_err();
-            assert!(matches!(error, KeyFileError::Placeholder(_)), "{error}");
+            assert!(is_no_key(&error, NotAKey::Placeholder), "{error}");
         }
     }
 

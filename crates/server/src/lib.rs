@@ -1,6 +1,7 @@
 //! What `mcp-oauth-proxy` needs of an operating system, around the portable `protocol` crate.
 
 mod addresses;
+pub mod certificates;
 pub mod cli;
 pub mod config;
 pub mod demo;
@@ -12,6 +13,7 @@ pub mod logs;
 mod marks;
 pub mod memory;
 pub mod metrics;
+pub mod outgoing;
 pub mod passphrase;
 mod private_file;
 pub mod private_memory;

@@ -61,10 +61,19 @@ pub fn start() -> (Writer, Lines) {
     }
     // Written by the panicking thread itself, its text would wait for a reader that stalls.
     panic::set_hook(Box::new(|panicked| {
-        let at = panicked.location().map(ToString::to_string);
+        let at = panicked
+            .location()
+            .map(|at| format!("{}:{}", without_build_path(at.file()), at.line()));
         error!(at, text = panicked.payload_as_str(), "the program panicked");
     }));
     (writer, lines)
+}
+
+/// A source file, of a library without the place where it was built.
+fn without_build_path(file: &str) -> &str {
+    let below = file.rsplit_once("/registry/src/").map(|(_, below)| below);
+    let library = below.and_then(|below| below.split_once('/'));
+    library.map_or(file, |(_, library)| library)
 }
 
 /// Writes each event as one line. What clients say of themselves is quoted and escaped.
@@ -263,7 +272,7 @@ impl Reader for Logs {
                         log_call!(info in REQUESTS, call, why = why.as_str(), "{}", remedy(why));
                     }
                     _ => {
-                        log_call!(warn in REQUESTS, call, why = why.as_str(), detail, cause, "{}", remedy(why))
+                        log_call!(warn in REQUESTS, call, why = why.as_str(), detail, cause, "{}", remedy(why));
                     }
                 }
             }
@@ -340,4 +349,23 @@ fn chain(error: &(dyn Error + 'static)) -> String {
         cause = error.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A neighbour of case 29.
+    #[test]
+    fn where_the_program_was_built_is_nobodys_business() {
+        for (file, shown) in [
+            (
+                "/home/me/.cargo/registry/src/index.crates.io-1949cf8c/hyper-1.12.0/src/lib.rs",
+                "hyper-1.12.0/src/lib.rs",
+            ),
+            ("crates/server/src/logs.rs", "crates/server/src/logs.rs"),
+        ] {
+            assert_eq!(without_build_path(file), shown);
+        }
+    }
 }

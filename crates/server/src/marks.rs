@@ -1,7 +1,7 @@
 //! What a deployment writes down about itself, beside the records: which key it has, and how late
 //! it is.
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use protocol::{
     ports::{Clock, Store, StoreError, Timestamp},
     token::fingerprint,
@@ -15,10 +15,35 @@ const TIME: &str = "mark/time";
 /// Marks are not swept.
 pub(crate) const NEVER: Timestamp = Timestamp(i64::MAX);
 
-/// Makes sure that the records were made with `key`; the first key is the store's for ever. With
-/// another one nobody's token would be recognised, and every client would believe that its
-/// grant had been ended.
-pub(crate) async fn check_key(store: &dyn Store, key: &MasterKey) -> anyhow::Result<()> {
+/// The store was made with another key than the one that is at `place`.
+#[derive(Debug, thiserror::Error)]
+#[error("the store belongs to another key than the one {place}")]
+pub(crate) struct ForeignKey {
+    /// `in data/key`
+    place: String,
+}
+
+impl ForeignKey {
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> String {
+        format!(
+            "several processes on one store need the same key: copy that of the first process to \
+             where this one looks, {}, or name one with `key` in the configuration of each. A \
+             process alone needs the key that it had, and a key file is made anew when it is \
+             missing: restore it, or begin with an empty store, which ends every connection",
+            self.place
+        )
+    }
+}
+
+/// Makes sure that the records were made with `key`, which is at `place`; the first key is the
+/// store's for ever. With another one nobody's token would be recognised, and every client would
+/// believe that its grant had been ended.
+pub(crate) async fn check_key(
+    store: &dyn Store,
+    key: &MasterKey,
+    place: String,
+) -> anyhow::Result<()> {
     let mark = fingerprint(&[b"key check", key.as_bytes().as_slice()].concat());
     let unknown = "it is not known which key the store belongs to";
     let mut found = store.get(KEY).await.context(unknown)?;
@@ -33,11 +58,7 @@ pub(crate) async fn check_key(store: &dyn Store, key: &MasterKey) -> anyhow::Res
         found = store.get(KEY).await.context(unknown)?;
     }
     if found.is_none_or(|found| found.value != mark) {
-        bail!(
-            "the store belongs to another key than the one in the data directory, which is made \
-             anew when it is missing: restore the key file; or begin with an empty store, which \
-             ends every connection"
-        );
+        return Err(ForeignKey { place }.into());
     }
     Ok(())
 }
@@ -91,11 +112,18 @@ mod tests {
     async fn a_store_is_opened_with_its_own_key_only() {
         let store = MemoryStore::default();
         let [own, other] = [new_key(), new_key()];
-        check_key(&store, &own).await.unwrap();
-        check_key(&store, &own).await.unwrap();
-        let refusal = check_key(&store, &other).await.unwrap_err().to_string();
-        assert!(refusal.contains("another key"), "{refusal}");
-        check_key(&store, &own).await.unwrap();
+        let check = |key| check_key(&store, key, "in data/key".to_owned());
+        check(&own).await.unwrap();
+        check(&own).await.unwrap();
+        let refusal = check(&other).await.unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "the store belongs to another key than the one in data/key"
+        );
+        // What an operator of two processes has to do.
+        let hint = refusal.downcast::<ForeignKey>().unwrap().hint();
+        assert!(hint.contains("copy that of the first process"), "{hint}");
+        check(&own).await.unwrap();
     }
 
     #[tokio::test]

@@ -61,6 +61,8 @@ pub fn load_or_generate(
     let file = PrivateFile::new(
         "the file of the passphrase's hash",
         data_dir.join(FILE_NAME),
+        "choose a passphrase of your own: PASSPHRASE in the environment, or sign_in.passphrase"
+            .to_owned(),
     );
     if let Some(sign_in) = load(&file)? {
         return Ok(Generated {

@@ -1,14 +1,14 @@
 //! Small files in the data directory that only their owner may read, each written once.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, Metadata, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use protocol::ports::Entropy;
-use rustix::process::geteuid;
+use rustix::process::{Gid, getegid, geteuid, getgroups};
 
 /// One of these files, there or not.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct PrivateFile {
     /// What people call it: `the key file`.
     what: &'static str,
     path: PathBuf,
+    /// What to do where its owner and its mode are not the operator's to choose.
+    otherwise: String,
 }
 
 /// Why one of these files cannot be used.
@@ -36,9 +38,17 @@ pub enum PrivateFileError {
         source: io::Error,
     },
     #[error("{what} {} can be read or changed by other users", .path.display())]
-    Shared { what: &'static str, path: PathBuf },
+    Shared {
+        what: &'static str,
+        path: PathBuf,
+        otherwise: String,
+    },
     #[error("{what} {} belongs to another user", .path.display())]
-    OfAnother { what: &'static str, path: PathBuf },
+    OfAnother {
+        what: &'static str,
+        path: PathBuf,
+        otherwise: String,
+    },
 }
 
 impl PrivateFileError {
@@ -57,9 +67,16 @@ impl PrivateFileError {
                 "let the user that runs this program read {}",
                 path.display()
             ),
-            Self::Shared { path, .. } => format!("chmod 600 {}", path.display()),
-            Self::OfAnother { path, .. } => format!(
-                "look at who wrote {path}; if it is as it should be, make the user that runs this program its owner, as with `chown`",
+            Self::Shared {
+                path, otherwise, ..
+            } => format!(
+                "chmod 600 {}; where a platform or a file system sets the mode, {otherwise}",
+                path.display()
+            ),
+            Self::OfAnother {
+                path, otherwise, ..
+            } => format!(
+                "look at who wrote {path}; if it is as it should be, make the user that runs this program its owner, as with `chown`; where that cannot be, {otherwise}",
                 path = path.display()
             ),
         }
@@ -67,25 +84,54 @@ impl PrivateFileError {
 }
 
 impl PrivateFile {
-    pub(crate) fn new(what: &'static str, path: PathBuf) -> Self {
-        Self { what, path }
+    /// `otherwise` is what to do where its owner and its mode are not the operator's to choose.
+    pub(crate) fn new(what: &'static str, path: PathBuf, otherwise: String) -> Self {
+        Self {
+            what,
+            path,
+            otherwise,
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What stands in it, if only its owner can get at it. `None`: there is no such file.
+    /// What stands in it, if only its owner can get at it, or the group that this program is in.
+    /// `None`: there is no such file.
     pub(crate) fn read(&self) -> Result<Option<String>, PrivateFileError> {
-        let Self { what, path } = self.clone();
-        match read(&path) {
-            Ok(Some(content)) if !content.is_ours => {
-                Err(PrivateFileError::OfAnother { what, path })
-            }
-            Ok(Some(content)) if content.is_shared => Err(PrivateFileError::Shared { what, path }),
-            Ok(content) => Ok(content.map(|content| content.text)),
-            Err(source) => Err(PrivateFileError::Read { what, path, source }),
+        let Self {
+            what,
+            path,
+            otherwise,
+        } = self.clone();
+        let content = match read(&path) {
+            Ok(None) => return Ok(None),
+            Ok(Some(content)) => content,
+            Err(source) => return Err(PrivateFileError::Read { what, path, source }),
+        };
+        if !content.is_ours {
+            return Err(PrivateFileError::OfAnother {
+                what,
+                path,
+                otherwise,
+            });
         }
+        match content.others {
+            Others::None => {}
+            Others::Group => tracing::warn!(
+                file = %path.display(),
+                "{what} can be read or changed by everybody in its group, which this program is in: chmod 600 it, unless a platform sets the mode and nobody else is in that group"
+            ),
+            Others::Everybody => {
+                return Err(PrivateFileError::Shared {
+                    what,
+                    path,
+                    otherwise,
+                });
+            }
+        }
+        Ok(Some(content.text))
     }
 
     /// Writes it anew, complete or not at all, in a directory that is made if need be. `false`:
@@ -102,7 +148,7 @@ impl PrivateFile {
     }
 
     pub(crate) fn unwritable(&self, source: io::Error) -> PrivateFileError {
-        let Self { what, path } = self.clone();
+        let Self { what, path, .. } = self.clone();
         PrivateFileError::Write { what, path, source }
     }
 }
@@ -119,8 +165,7 @@ fn create_directory(directory: &Path) -> io::Result<()> {
 /// What stands in a file, and who else can get at it.
 struct Content {
     text: String,
-    /// Whether its mode lets anyone but its owner read, write or run it.
-    is_shared: bool,
+    others: Others,
     /// Whether it was put there by us, or by root.
     is_ours: bool,
 }
@@ -137,16 +182,16 @@ fn read(path: &Path) -> io::Result<Option<Content>> {
     };
     // Of what was opened, not of what may stand at the path a moment later.
     let metadata = file.metadata()?;
-    let is_shared = metadata.permissions().mode() & 0o077 != 0;
     // A link may lead to it, as to a secret that is mounted, but not one of somebody else's.
     let owners = [metadata.uid(), fs::symlink_metadata(path)?.uid()];
     let user = geteuid().as_raw();
+    let others = others(&metadata, user, &own_groups());
     let is_ours = owners.iter().all(|owner| is_trusted(*owner, user));
     let mut text = String::new();
     file.take(MAX_LENGTH).read_to_string(&mut text)?;
     Ok(Some(Content {
         text,
-        is_shared,
+        others,
         is_ours,
     }))
 }
@@ -157,15 +202,50 @@ fn is_trusted(owner: u32, user: u32) -> bool {
     owner == user || owner == ROOT
 }
 
-/// Whether others than its owner may remove what is in `directory`, or put something there in its
-/// place. One that is not there yet is made for its owner alone.
-pub(crate) fn is_open_to_others(directory: &Path) -> bool {
-    const OTHERS_WRITE: u32 = 0o022;
+/// Who can get at a file or into a directory, beside its owner and this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Others {
+    None,
+    /// A group that this program is in: a volume of a container is often given to one.
+    Group,
+    /// Any user, or a group that this program is not in.
+    Everybody,
+}
+
+/// Who else can read, write or run a file.
+fn others(file: &Metadata, user: u32, groups: &[u32]) -> Others {
+    let mode = file.permissions().mode();
+    // Only by the group's right to read is a secret of root's there for this program at all.
+    let is_lent = mode & 0o070 == 0o040 && file.uid() != user;
+    match (mode & 0o007, mode & 0o070) {
+        (0, 0) => Others::None,
+        (0, _) if !groups.contains(&file.gid()) => Others::Everybody,
+        (0, _) if is_lent => Others::None,
+        (0, _) => Others::Group,
+        _ => Others::Everybody,
+    }
+}
+
+fn own_groups() -> Vec<u32> {
+    let mut groups = getgroups().unwrap_or_default();
+    groups.push(getegid());
+    groups.into_iter().map(Gid::as_raw).collect()
+}
+
+/// Who else may remove what is in `directory`, or put something there in its place. One that is not
+/// there yet is made for its owner alone.
+pub(crate) fn others_in(directory: &Path) -> Others {
     const EACH_THEIR_OWN: u32 = 0o1000;
-    fs::metadata(directory).is_ok_and(|metadata| {
-        let mode = metadata.permissions().mode();
-        mode & OTHERS_WRITE != 0 && mode & EACH_THEIR_OWN == 0
-    })
+    let Ok(metadata) = fs::metadata(directory) else {
+        return Others::None;
+    };
+    let mode = metadata.permissions().mode();
+    match (mode & 0o002, mode & 0o020) {
+        _ if mode & EACH_THEIR_OWN != 0 => Others::None,
+        (0, 0) => Others::None,
+        (0, _) if own_groups().contains(&metadata.gid()) => Others::Group,
+        _ => Others::Everybody,
+    }
 }
 
 /// Writes a new file at `path`. `false`: there was one already.
@@ -239,7 +319,7 @@ mod tests {
         write_new(&path, "x").unwrap();
         let link = directory.path().join("link");
         symlink(&path, &link).unwrap();
-        let read = |path: &Path| PrivateFile::new("the file", path.to_owned()).read();
+        let read = |path: &Path| file(path).read();
         for path in [&path, &link] {
             assert_eq!(read(path).unwrap().as_deref(), Some("x"));
         }
@@ -257,20 +337,62 @@ mod tests {
         assert_eq!(read(&path).unwrap().as_deref(), Some("x"));
     }
 
+    fn file(path: &Path) -> PrivateFile {
+        PrivateFile::new("the file", path.to_owned(), "do otherwise".to_owned())
+    }
+
+    /// Case 28: a volume whose files a platform gives to the group that the program runs in. The
+    /// neighbours: another group, a secret of root's that is lent to the group, the world.
+    #[test]
+    fn a_group_that_this_program_is_in_is_not_the_world() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        write_new(&path, "x").unwrap();
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+        let (own, foreign) = ([group, group + 1], [group + 1]);
+        let judged = |mode, user, groups: &[u32]| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            others(&fs::metadata(&path).unwrap(), user, groups)
+        };
+        for (mode, expected) in [
+            (0o600, Others::None),
+            (0o400, Others::None),
+            (0o660, Others::Group),
+            (0o640, Others::Group),
+            (0o620, Others::Group),
+            (0o604, Others::Everybody),
+            (0o644, Others::Everybody),
+            (0o666, Others::Everybody),
+            (0o777, Others::Everybody),
+        ] {
+            assert_eq!(judged(mode, user, &own), expected, "{mode:o}");
+            let of_foreign = match expected {
+                Others::None => Others::None,
+                _ => Others::Everybody,
+            };
+            assert_eq!(judged(mode, user, &foreign), of_foreign, "{mode:o}");
+        }
+        assert_eq!(judged(0o440, user + 1, &own), Others::None);
+        assert_eq!(judged(0o460, user + 1, &own), Others::Group);
+        assert_eq!(judged(0o440, user + 1, &foreign), Others::Everybody);
+        assert_eq!(judged(0o444, user + 1, &own), Others::Everybody);
+    }
+
     #[test]
     fn a_directory_is_open_where_others_may_replace_what_is_in_it() {
         let directory = tempfile::tempdir().unwrap();
-        for (mode, is_open) in [
-            (0o700, false),
-            (0o755, false),
-            (0o1777, false),
-            (0o777, true),
-            (0o2775, true),
+        for (mode, expected) in [
+            (0o700, Others::None),
+            (0o755, Others::None),
+            (0o1777, Others::None),
+            (0o777, Others::Everybody),
+            (0o2775, Others::Group),
+            (0o2770, Others::Group),
         ] {
             let permissions = fs::Permissions::from_mode(mode);
             fs::set_permissions(directory.path(), permissions).unwrap();
-            assert_eq!(is_open_to_others(directory.path()), is_open, "{mode:o}");
+            assert_eq!(others_in(directory.path()), expected, "{mode:o}");
         }
-        assert!(!is_open_to_others(&directory.path().join("none")));
+        assert_eq!(others_in(&directory.path().join("none")), Others::None);
     }
 }

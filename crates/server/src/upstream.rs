@@ -1,7 +1,7 @@
 //! Connections to remote MCP servers.
 //!
 //! Plain HTTP/1.1 with one connection for each exchange in progress, so that no stream waits for
-//! another. Proxy variables of the environment have no say, and redirects are answers like any.
+//! another. Redirects are answers like any.
 
 mod pool;
 mod request_body;
@@ -10,7 +10,6 @@ use std::{
     error::Error,
     fmt,
     future::Future,
-    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -22,21 +21,24 @@ use axum::body::Body;
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::Scheme,
 };
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
 use prometheus_client::metrics::counter::Counter;
 use protocol::{
     endpoint::extract::Permit,
     mcp::methods,
     ports::{Upstream, UpstreamError},
 };
-use rustls::{ClientConfig, crypto::aws_lc_rs};
-use tokio::net::TcpStream;
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use tower::Service;
 
 use self::{
     pool::{AnswerBody, Host, Pool, Unanswered},
     request_body::{RequestBody, RequestBodyError},
+};
+use crate::{
+    certificates::{self, NoCertificates},
+    outgoing::{Outbound, OutgoingProxies, WayOut},
 };
 
 type Cause = Box<dyn Error + Send + Sync>;
@@ -78,14 +80,17 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// TLS as upstreams are to speak it: certificates are checked against those that the operating
 /// system trusts.
-pub fn system_tls() -> io::Result<ClientConfig> {
-    Ok(
-        ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_native_roots()?
-            .with_no_client_auth(),
-    )
+pub fn system_tls() -> Result<ClientConfig, NoCertificates> {
+    certificates::load().map(tls_trusting)
+}
+
+/// TLS that trusts these alone.
+pub(crate) fn tls_trusting(roots: RootCertStore) -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the default protocol versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 }
 
 /// All MCP servers that are reached over HTTP.
@@ -95,11 +100,21 @@ pub struct RemoteUpstream {
     head: Duration,
     /// Requests that were sent again.
     pub repeated: Counter,
+    proxies: OutgoingProxies,
 }
 
 impl RemoteUpstream {
     /// `tls` is [`system_tls`] outside tests.
     pub fn new(tls: ClientConfig, timeouts: &UpstreamTimeouts) -> Self {
+        Self::through(OutgoingProxies::default(), tls, timeouts)
+    }
+
+    /// The same by way of `proxies`.
+    pub fn through(
+        proxies: OutgoingProxies,
+        tls: ClientConfig,
+        timeouts: &UpstreamTimeouts,
+    ) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -107,18 +122,20 @@ impl RemoteUpstream {
         tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
         #[cfg(target_os = "linux")]
         tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+        let way_out = WayOut::new(proxies.clone(), tcp, tls.clone());
         let connector = Connector {
             connect: HttpsConnectorBuilder::new()
                 .with_tls_config(tls)
                 .https_or_http()
                 .enable_http1()
-                .wrap_connector(tcp),
+                .wrap_connector(way_out),
             within: timeouts.connect,
         };
         Self {
             pool: Pool::new(connector, timeouts.idle),
             head: timeouts.head,
             repeated: Counter::default(),
+            proxies,
         }
     }
 
@@ -156,6 +173,10 @@ impl RemoteUpstream {
         if !head.headers.contains_key(header::HOST) {
             let name = host_header(&host).map_err(UpstreamError::Unreachable)?;
             head.headers.insert(header::HOST, name);
+        }
+        if let Some(authorization) = self.proxies.authorization(&head.uri) {
+            head.headers
+                .insert(header::PROXY_AUTHORIZATION, authorization);
         }
         let mut body = RequestBody::new(body);
         while let Some(line) = self.pool.kept(&host) {
@@ -250,10 +271,11 @@ fn why_broken(error: hyper::Error) -> UpstreamError {
     }
 }
 
-/// Connects with TCP and, for `https`, TLS, within a time for all of it.
+/// Connects with TCP, by way of a proxy perhaps, and for `https` with TLS, within a time for all of
+/// it.
 #[derive(Clone)]
 struct Connector {
-    connect: HttpsConnector<HttpConnector>,
+    connect: HttpsConnector<WayOut>,
     within: Duration,
 }
 
@@ -266,7 +288,7 @@ impl fmt::Debug for Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = MaybeHttpsStream<Outbound>;
     type Error = Cause;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Cause>> + Send>>;
 

@@ -53,6 +53,10 @@ fn check_sample(config: &Path) -> Output {
             ("PASSPHRASE_OF_THE_FILE", "orange tractor s3cr3t sail"),
             ("PIN", "k7s3cr3t"),
             (
+                "KEY",
+                "mcp-oauth-proxy-key-1:s3cr3tQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
+            ),
+            (
                 "DATABASE_URL",
                 "postgres://proxy:s3cr3t@db.example:5433/proxy?password=s3cr3t",
             ),
@@ -160,6 +164,7 @@ fn a_file_with_a_secret_that_others_can_read_is_warned_about() {
     let literal = "[sign_in]\npassphrase = 'orange tractor wisdom sail'\n";
     let postgres = "store = 'postgres://me:password@db/proxy'\n";
     let key = "[upstream.one]\nurl = 'https://one.example/mcp'\ncredential = { query = 'k', value = 'v' }\n";
+    let master = "key = 'mcp-oauth-proxy-key-1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8'\n";
     let in_address = "[upstream.one]\nurl = 'https://one.example/fc-abcdef0123456789abcdef/mcp'\n";
     let header = "[upstream.one]\nurl = 'https://one.example/mcp'\nheaders = { X-API-Key = 'v' }\n";
     let tenant = "[upstream.one]\nurl = 'https://one.example/mcp'\nheaders = { X-Tenant = '7' }\n";
@@ -173,6 +178,7 @@ fn a_file_with_a_secret_that_others_can_read_is_warned_about() {
         (in_address, 0o644, true),
         (header, 0o644, true),
         (tenant, 0o644, false),
+        (master, 0o644, true),
         (reference, 0o644, false),
         ("store = 'sqlite'", 0o644, false),
         ("store = 'postgres://me@db/proxy'", 0o644, false),

@@ -2,6 +2,10 @@
 //! local server stands behind addresses that the test makes up (CIM-02, CIM-05 to CIM-07).
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
 
+#[path = "support/company_proxy.rs"]
+#[expect(unreachable_pub, dead_code, reason = "a part of several test programs")]
+mod company_proxy;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -21,7 +25,10 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer},
 };
-use server::fetch::{GuardedFetch, Network, SystemNetwork};
+use server::{
+    fetch::{GuardedFetch, Network, SystemNetwork},
+    outgoing::OutgoingProxies,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -30,6 +37,8 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::task::TaskTracker;
 use url::Url;
+
+use company_proxy::CompanyProxy;
 
 const HOST: &str = "client.example";
 const URL: &str = "https://client.example/oauth/client.json";
@@ -595,4 +604,62 @@ fn cim_15_proxies_of_the_environment_have_no_say() {
         status.status.success() && text.contains("1 passed"),
         "{text}"
     );
+}
+
+/// The proxy that the environment names.
+fn way_through(company: &CompanyProxy) -> OutgoingProxies {
+    let variable = (
+        "HTTPS_PROXY".to_owned(),
+        format!("http://{}", company.address),
+    );
+    OutgoingProxies::of(&[variable].into_iter().collect()).0
+}
+
+/// Case 30, CIM-15: behind the proxy of a company, documents still come from public addresses only:
+/// it is told the address that was judged, not a name that may lead elsewhere there.
+#[tokio::test]
+async fn cim_15_a_proxy_is_told_the_address_that_was_judged() {
+    let publisher = Publisher::start(answer("200 OK", DOCUMENT)).await;
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, publisher.port));
+    let company = CompanyProxy::leading(&[("93.184.216.34:443", at)]).await;
+    let network = publisher.network(&[PUBLIC]);
+    let fetch = publisher
+        .trusted(network.clone())
+        .through(way_through(&company), Vec::new());
+
+    let fetched = fetch.fetch(&Url::parse(URL).unwrap()).await.unwrap();
+
+    assert_eq!(fetched.body, DOCUMENT);
+    assert_eq!(company.asked_for(), ["CONNECT 93.184.216.34:443 HTTP/1.1"]);
+    assert_eq!(network.connected(), []);
+    assert_eq!(*publisher.names.lock().unwrap(), [HOST]);
+}
+
+/// Case 30: what is refused without a proxy is refused with one, and nothing reaches it.
+#[tokio::test]
+async fn cim_15_a_special_address_is_not_asked_for_through_a_proxy_either() {
+    let publisher = Publisher::start(answer("200 OK", DOCUMENT)).await;
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, publisher.port));
+    let everywhere = ["10.0.0.5:443", "93.184.216.34:443", "client.example:443"];
+    let company = CompanyProxy::leading(&everywhere.map(|host| (host, at))).await;
+    let inside = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
+    for addresses in [&[inside][..], &[PUBLIC, inside]] {
+        let fetch = publisher
+            .trusted(publisher.network(addresses))
+            .through(way_through(&company), Vec::new());
+        let error = failed(fetch.fetch(&Url::parse(URL).unwrap()).await);
+        assert!(matches!(error, FetchError::Refused), "{error:?}");
+    }
+    for address in [
+        "https://10.0.0.5/x",
+        "https://localhost/x",
+        "http://client.example/x",
+    ] {
+        let fetch = publisher
+            .trusted(publisher.network(&[inside]))
+            .through(way_through(&company), Vec::new());
+        let error = failed(fetch.fetch(&Url::parse(address).unwrap()).await);
+        assert!(matches!(error, FetchError::Refused), "{address}: {error:?}");
+    }
+    assert_eq!(company.heads(), Vec::<String>::new());
 }

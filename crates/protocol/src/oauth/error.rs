@@ -1,6 +1,12 @@
 //! The error codes of OAuth and what stands beside them.
 
-use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    error::Error,
+    fmt::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::Serialize;
 
@@ -85,15 +91,17 @@ pub struct RefusedClient {
 /// What may be told of a text that came with a request, in an error description or a log line: no
 /// more than shows what it is, in the characters of RFC 6749 §5.2.
 pub fn told(text: &str) -> String {
-    let escaped = |c: char| match c {
-        '!' | '#'..='[' | ']'..='~' => c.to_string(),
-        _ => c
-            .to_string()
-            .bytes()
-            .map(|byte| format!("%{byte:02X}"))
-            .collect(),
-    };
-    let mut told: String = text.chars().take(TOLD).map(escaped).collect();
+    let mut told = String::new();
+    for c in text.chars().take(TOLD) {
+        if matches!(c, '!' | '#'..='[' | ']'..='~') {
+            told.push(c);
+        } else {
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                // Writing into a string cannot fail.
+                let _ = write!(told, "%{byte:02X}");
+            }
+        }
+    }
     if text.chars().nth(TOLD).is_some() {
         told.push_str("...");
     }

@@ -83,13 +83,12 @@ impl RedirectUri {
         let is_owned = app
             .as_ref()
             .is_none_or(|app| app.is_reversed_domain() || let_in.contains(app));
-        let leads_somewhere = match authority {
-            Some(authority) => !authority.is_empty() && !authority.contains('@'),
+        let leads_somewhere = if let Some(authority) = authority {
+            !authority.is_empty() && !authority.contains('@')
+        } else {
             // Apps that are known by a scheme of their own write it with two slashes.
-            None => {
-                let may_have_one_slash = |app: &AppScheme| is_owned || !app.is_known();
-                path.starts_with('/') && app.as_ref().is_some_and(may_have_one_slash)
-            }
+            let may_have_one_slash = |app: &AppScheme| is_owned || !app.is_known();
+            path.starts_with('/') && app.as_ref().is_some_and(may_have_one_slash)
         };
         let is_plain = leads_somewhere
             && !has_dot_segment(path)

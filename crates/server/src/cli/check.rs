@@ -6,7 +6,9 @@ use protocol::policy::{ClientPolicy, OF_THE_ONLY_ONE};
 
 use crate::{
     addresses,
-    config::{Plan, PlannedClient, PlannedUpstream, SignInPlan, describe_limits, show_duration},
+    config::{
+        KeyPlan, Plan, PlannedClient, PlannedUpstream, SignInPlan, describe_limits, show_duration,
+    },
 };
 
 /// Describes the outcome of a good configuration.
@@ -49,10 +51,12 @@ fn write_plan(text: &mut String, plan: &Plan) -> fmt::Result {
         "data directory",
         &settings.data_dir.display().to_string(),
     )?;
+    row(text, "key", &key(plan))?;
     row(text, "store", &settings.store.shown())?;
     row(text, "sign-in", &sign_in(&plan.sign_in))?;
     row(text, "allowed origins", &list(&plan.allowed_origins))?;
     row(text, "trusted proxies", &list(&plan.trusted_proxies))?;
+    row(text, "outgoing proxy", &outgoing_proxy(plan))?;
     row(
         text,
         "registration",
@@ -174,6 +178,24 @@ fn documents(policy: &ClientPolicy) -> String {
 
 fn row(text: &mut String, name: &str, value: &str) -> fmt::Result {
     writeln!(text, "{name:<28} {value}")
+}
+
+fn outgoing_proxy(plan: &Plan) -> String {
+    let users = plan.settings.proxies.users(
+        plan.upstreams.iter().map(|upstream| &upstream.policy),
+        plan.client_policy.documents,
+    );
+    match &users[..] {
+        [] => "none".to_owned(),
+        users => users.join("; "),
+    }
+}
+
+fn key(plan: &Plan) -> String {
+    match &plan.key {
+        KeyPlan::DataDir => "in the data directory".to_owned(),
+        KeyPlan::Configured { source, .. } => source.to_string(),
+    }
 }
 
 fn sign_in(plan: &SignInPlan) -> String {

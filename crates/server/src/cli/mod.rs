@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     config::{self, Environment, Mistakes},
     key_file::KeyFileError,
+    marks::ForeignKey,
     passphrase::PassphraseError,
 };
 
@@ -51,6 +52,12 @@ Environment:
   PASSPHRASE      Overrides sign_in.passphrase: what the person who approves a client types
   UPSTREAM_URL    The MCP server to stand in front of, if the configuration file names none
   UPSTREAM_TOKEN  The bearer token that this MCP server demands
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY
+                  The proxy through which MCP servers and client documents are reached, and the
+                  hosts that are reached without it
+  SSL_CERT_FILE, SSL_CERT_DIR
+                  Certificates to check servers against, in place of those of the system
+  RUST_LOG        What is logged: info, or as in info,calls=off
 
 Exit codes:
   0  done
@@ -110,5 +117,7 @@ fn describe(error: &anyhow::Error) -> String {
 
 fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let key_file = error.downcast_ref().map(KeyFileError::hint);
-    key_file.or_else(|| error.downcast_ref().map(PassphraseError::hint))
+    let passphrase = || error.downcast_ref().map(PassphraseError::hint);
+    let foreign_key = || error.downcast_ref().map(ForeignKey::hint);
+    key_file.or_else(passphrase).or_else(foreign_key)
 }

@@ -8,7 +8,7 @@ use protocol::policy::Policy;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    config::{Plan, Settings, SignInPlan},
+    config::{KeyPlan, Plan, Settings, SignInPlan},
     host,
     key_file::{self, MasterKey},
     logs, passphrase, private_memory,
@@ -21,6 +21,8 @@ pub struct Prepared {
     pub policy: Policy,
     pub settings: Settings,
     pub master_key: MasterKey,
+    /// Where the master key came from, for people: `in data/key`.
+    pub key_place: String,
     pub passphrase: PassphraseNotice,
 }
 
@@ -63,7 +65,13 @@ pub fn run(plan: Plan) -> anyhow::Result<()> {
 /// Takes the keys from the data directory, or makes them at the first start.
 pub fn prepare(mut plan: Plan) -> anyhow::Result<Prepared> {
     let data_dir = plan.settings.data_dir.clone();
-    let master_key = key_file::load_or_create(&data_dir, &SystemEntropy)?;
+    let (master_key, key_place) = match std::mem::replace(&mut plan.key, KeyPlan::DataDir) {
+        KeyPlan::DataDir => (
+            key_file::load_or_create(&data_dir, &SystemEntropy)?,
+            format!("in {}", data_dir.join(key_file::FILE_NAME).display()),
+        ),
+        KeyPlan::Configured { key, source } => (key, source.to_string()),
+    };
     let sign_in = std::mem::replace(&mut plan.sign_in, SignInPlan::Generated);
     let (sign_in, notice) = match sign_in {
         SignInPlan::Configured { sign_in, source } => {
@@ -89,6 +97,7 @@ pub fn prepare(mut plan: Plan) -> anyhow::Result<Prepared> {
         policy,
         settings,
         master_key,
+        key_place,
         passphrase: notice,
     })
 }
@@ -125,6 +134,11 @@ fn write_start_text(text: &mut String, prepared: &Prepared) -> std::fmt::Result 
             "  claude mcp add --transport http {} {}\n  then type /mcp in it to sign in",
             upstream.name, upstream.resource
         )?;
+    }
+    let upstreams = policy.upstreams.iter().map(|upstream| &**upstream);
+    let proxies = settings.proxies.users(upstreams, policy.clients.documents);
+    if !proxies.is_empty() {
+        writeln!(text, "\nOutgoing proxy: {}", proxies.join("; "))?;
     }
     write_passphrase(text, &prepared.passphrase, &settings.data_dir)
 }

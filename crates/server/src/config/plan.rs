@@ -28,7 +28,11 @@ use super::{
     upstream::{self, PlannedUpstream},
     written::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, SQLITE},
 };
-use crate::private_file::is_open_to_others;
+use crate::{
+    key_file::{MasterKey, NotAKey},
+    outgoing::OutgoingProxies,
+    private_file::{Others, others_in},
+};
 
 /// Everything that the configuration decides, but for a passphrase that is yet to be generated.
 #[derive(Debug)]
@@ -36,6 +40,7 @@ pub struct Plan {
     /// The file it was read from, if there was one.
     pub file: Option<PathBuf>,
     pub settings: Settings,
+    pub key: KeyPlan,
     pub issuer: Issuer,
     /// As the operator wrote them; a loopback issuer has others by itself.
     pub aliases: Vec<Alias>,
@@ -52,6 +57,17 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
+/// Where the master key is.
+#[derive(Debug)]
+pub enum KeyPlan {
+    /// In the data directory, where it is made if it is missing.
+    DataDir,
+    Configured {
+        key: MasterKey,
+        source: Source,
+    },
+}
+
 /// What only this host needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -60,6 +76,7 @@ pub struct Settings {
     pub data_dir: PathBuf,
     pub store: StoreKind,
     pub limits: LimitsPlan,
+    pub proxies: OutgoingProxies,
 }
 
 /// Where records are kept.
@@ -163,6 +180,7 @@ pub(super) fn plan(
         Some(metrics)
     });
     let data_dir = data_dir(config, findings);
+    let key = key(config, environment, findings);
     let store = store(config, environment, findings);
     let sign_in = sign_in::plan(&config.sign_in, environment, findings);
     let drafts = upstream::read(config, environment, findings);
@@ -176,6 +194,8 @@ pub(super) fn plan(
     let limits = limits::read(&config.limits, findings);
     let is_local = issuer.as_ref().is_none_or(Issuer::is_loopback);
     let allowed_origins = allowed_origins(&config.allowed_origins, is_local, findings);
+    let (proxies, unusable) = OutgoingProxies::of(environment);
+    findings.warnings.extend(unusable);
     let trusted_proxies = trusted_proxies(&config.trusted_proxies.ranges, findings);
     if !findings.mistakes.is_empty() {
         return None;
@@ -221,7 +241,9 @@ pub(super) fn plan(
             data_dir,
             store: store?,
             limits,
+            proxies,
         },
+        key: key?,
         issuer,
         aliases,
         sign_in: sign_in?,
@@ -375,17 +397,50 @@ fn data_dir(config: &Config, findings: &mut Findings<'_>) -> PathBuf {
             "name a directory, as in \"./data\"",
         );
     }
-    if is_open_to_others(&data_dir) {
-        findings.warn(
-            &Key::of("data_dir"),
-            &format!(
-                "can be written by others than its owner, who could remove the key or replace the \
-                 records: chmod go-w {}",
+    let (who, remedy) = match others_in(&data_dir) {
+        Others::None => return data_dir,
+        Others::Group => (
+            "everybody in its group",
+            format!(
+                "chmod g-w {}, unless nobody else is in that group, as in a container",
                 data_dir.display()
             ),
-        );
-    }
+        ),
+        Others::Everybody => (
+            "others than its owner",
+            format!("chmod go-w {}", data_dir.display()),
+        ),
+    };
+    findings.warn(
+        &Key::of("data_dir"),
+        &format!(
+            "can be written by {who}, who could remove the key or replace the records: {remedy}"
+        ),
+    );
     data_dir
+}
+
+fn key(config: &Config, environment: &Environment, findings: &mut Findings<'_>) -> Option<KeyPlan> {
+    let Some(written) = &config.key else {
+        return Some(KeyPlan::DataDir);
+    };
+    let key = Key::of("key");
+    let resolved = resolve(written, &key, environment, findings)?;
+    findings.literal_secret |= resolved.source == Source::Literal;
+    match MasterKey::parse(resolved.text.expose_secret()) {
+        Ok(key) => Some(KeyPlan::Configured {
+            key,
+            source: resolved.source,
+        }),
+        Err(error) => {
+            let remedy = match error {
+                NotAKey::Format => "give it the one line of a key file, such as data/key",
+                NotAKey::Placeholder => "give it the one line of a key file that this program made",
+            };
+            findings.mistake(&key, error.to_string(), remedy);
+            None
+        }
+    }
 }
 
 fn store(

@@ -33,7 +33,7 @@ impl Environment {
 
     /// A variable that overrides the file. An empty one counts as absent, since that is what
     /// container tools pass for a variable nobody set.
-    pub(super) fn overriding(&self, name: &str) -> Option<&str> {
+    pub(crate) fn overriding(&self, name: &str) -> Option<&str> {
         self.0
             .get(name)
             .map(String::as_str)

@@ -1,6 +1,10 @@
 //! What the operator gets wrong (of LG).
 
-use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    sync::Arc,
+};
 
 use tokio::net::TcpStream;
 
@@ -161,7 +165,9 @@ async fn careless(world: Arc<World>) {
     let tokens = client.sign_in().await;
     world.proxy.stop().await;
     let key = world.proxy.data_dir().join("key");
-    for mode in [0o644, 0o640, 0o666] {
+    // Only root can give a file to a group that it is not in itself.
+    let of_another_group = chown(&key, None, Some(65534)).is_ok().then_some(0o640);
+    for mode in [0o644, 0o666, 0o604].into_iter().chain(of_another_group) {
         fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
         let known = world.proxy.output().len();
         world.proxy.spawn();

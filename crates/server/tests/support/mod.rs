@@ -4,6 +4,7 @@
 
 pub mod canary;
 pub mod client;
+pub mod company_proxy;
 pub mod fake_time;
 pub mod frames;
 pub mod nginx;

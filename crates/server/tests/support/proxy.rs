@@ -368,7 +368,7 @@ impl Drop for Proxy {
 }
 
 /// The program under test: what `PROXY_BIN` names, or else what was built along with the tests.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     match std::env::var_os("PROXY_BIN") {
         Some(program) => fs::canonicalize(&program)
             .unwrap_or_else(|error| panic!("PROXY_BIN, {}: {error}", program.display())),

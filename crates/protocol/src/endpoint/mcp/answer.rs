@@ -40,6 +40,10 @@ use crate::{
 const PLACE_SOON: Duration = Duration::from_secs(10);
 
 /// A call that went to its upstream, and what has to be known when the answer is there.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts of a request that have nothing to do with each other"
+)]
 struct Sent<'a> {
     exchange: Exchange<'a>,
     family: Family,
