@@ -240,11 +240,9 @@ export async function browser({ issuer, resource, passphrase }) {
       check((await page.locator('input').count()) === 0, 'the form is still there');
       check(!(await page.content()).includes(passphrase), 'the passphrase is still there');
       await page.screenshot({ path: join(PICTURES, 'app-opened.png'), fullPage: true });
-      // For the case that the app did not open.
+      // For the case that the app did not open. Pressing it here would do nothing: the browser's own
+      // question, whether to open the app, waits for an answer that nobody can give it.
       check((await page.locator('a').getAttribute('href')) === url, 'the link is another one');
-      await page.locator('a').click({ noWaitAfter: true });
-      await until('a second call of cursor://', 10, () => ended(called[1]));
-      check(called[1].url === url, 'the link gave another answer');
       await redeems(asked, new URL(url).searchParams);
       // What was typed does not come back with the page before.
       await page.goBack();
@@ -305,7 +303,8 @@ export async function browser({ issuer, resource, passphrase }) {
       return refused[0];
     });
 
-    for (const [size, viewport] of Object.entries({ narrow: { width: 340, height: 720 }, wide: { width: 1280, height: 900 } })) {
+    const sizes = { narrow: { width: 340, height: 720 }, phone: { width: 390, height: 844 }, wide: { width: 1280, height: 900 } };
+    for (const [size, viewport] of Object.entries(sizes)) {
       for (const colorScheme of ['light', 'dark']) {
         await inBrowser(`the page fits, ${size} and ${colorScheme}`, async () => {
           const page = await openPage(ask(loopback()));

@@ -811,10 +811,9 @@ fn page() -> String {
             None => writeln!(page, "- registers, or is set up by you").unwrap(),
         }
         page.push_str("\n| It | Here | Seen in | Test |\n| --- | --- | --- | --- |\n");
-        client
-            .peculiarities
-            .iter()
-            .for_each(|row| line(&mut page, row));
+        for row in client.peculiarities {
+            line(&mut page, row);
+        }
     }
     page.push_str(
         "\n## Approved, and then nothing\n\n\
@@ -832,7 +831,9 @@ fn page() -> String {
          as a token. The error that it gets, the page and the log say so.\n\n\
          | Client | What helps | Seen in | Test |\n| --- | --- | --- | --- |\n",
     );
-    WITHOUT_PKCE.iter().for_each(|row| line(&mut page, row));
+    for row in WITHOUT_PKCE {
+        line(&mut page, row);
+    }
     page
 }
 

@@ -8,6 +8,7 @@ mod clients;
 mod credential;
 mod findings;
 mod guessable;
+mod guesses;
 mod key;
 mod limits;
 mod mistake;
@@ -76,6 +77,7 @@ pub fn from_text(
         places: read.places,
         mistakes: read.mistakes,
         warnings: Vec::new(),
+        notes: Vec::new(),
         literal_secret: false,
     };
     // What a file that is not TOML would come to is anyone's guess.
@@ -103,6 +105,7 @@ fn unreadable(file: PathBuf, reason: String) -> Mistakes {
         places: Places::nowhere(),
         mistakes: Vec::new(),
         warnings: Vec::new(),
+        notes: Vec::new(),
         literal_secret: false,
     };
     findings.mistake(

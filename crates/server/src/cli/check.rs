@@ -74,8 +74,11 @@ fn write_plan(text: &mut String, plan: &Plan) -> fmt::Result {
     }
     write_tokens(text, plan)?;
     write_limits(text, plan)?;
-    if !plan.warnings.is_empty() {
+    if !plan.warnings.is_empty() || !plan.notes.is_empty() {
         text.push('\n');
+    }
+    for note in &plan.notes {
+        writeln!(text, "note: {note}")?;
     }
     for warning in &plan.warnings {
         writeln!(text, "warning: {warning}")?;

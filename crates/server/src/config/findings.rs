@@ -11,6 +11,8 @@ pub(super) struct Findings<'i> {
     pub(super) places: Places<'i>,
     pub(super) mistakes: Vec<Mistake>,
     pub(super) warnings: Vec<String>,
+    /// What is as it may be, and worth a look: said by `check`, not at each start.
+    pub(super) notes: Vec<String>,
     /// Whether the file itself contains a secret.
     pub(super) literal_secret: bool,
 }
@@ -35,6 +37,11 @@ impl Findings<'_> {
     /// Notes something that works but is probably not wanted.
     pub(super) fn warn(&mut self, key: &Key, text: &str) {
         self.warnings.push(format!("{key} {text}"));
+    }
+
+    /// Notes something that is right in some places, and worth a look in others.
+    pub(super) fn note(&mut self, key: &Key, text: &str) {
+        self.notes.push(format!("{key} {text}"));
     }
 
     /// Whether a mistake has been noted at `key`, inside it, or at a misspelling of it. A check

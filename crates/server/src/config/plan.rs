@@ -23,7 +23,7 @@ use super::{
     findings::Findings,
     key::Key,
     limits::{self, LimitsPlan},
-    secret::{Environment, Source, resolve},
+    secret::{Environment, IN_FULL, Source, is_for_a_shell, resolve},
     sign_in::{self, SignInPlan},
     upstream::{self, PlannedUpstream},
     written::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, SQLITE},
@@ -55,6 +55,8 @@ pub struct Plan {
     pub allowed_origins: Vec<String>,
     /// What works but is probably not wanted.
     pub warnings: Vec<String>,
+    /// What is right in some places, and worth a look in others.
+    pub notes: Vec<String>,
 }
 
 /// Where the master key is.
@@ -171,7 +173,7 @@ pub(super) fn plan(
             findings.mistake(&key, "is the same as `listen`", "choose another port");
         }
         if !metrics.ip().is_loopback() {
-            findings.warn(
+            findings.note(
                 &key,
                 "is reached from other machines, and whoever reaches it may read it: let only \
                  the network of your monitoring in",
@@ -254,6 +256,7 @@ pub(super) fn plan(
         trusted_proxies,
         allowed_origins,
         warnings: std::mem::take(&mut findings.warnings),
+        notes: std::mem::take(&mut findings.notes),
     })
 }
 
@@ -395,6 +398,13 @@ fn data_dir(config: &Config, findings: &mut Findings<'_>) -> PathBuf {
             &Key::of("data_dir"),
             "must not be empty",
             "name a directory, as in \"./data\"",
+        );
+    }
+    if is_for_a_shell(&data_dir) {
+        findings.mistake(
+            &Key::of("data_dir"),
+            "begins with what only a shell replaces",
+            IN_FULL,
         );
     }
     let (who, remedy) = match others_in(&data_dir) {

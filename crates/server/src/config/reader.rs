@@ -25,6 +25,9 @@ use super::{
     refusal::Refusal,
 };
 
+/// The most places of a file that is no TOML that are told.
+const MOST_SYNTAX_MISTAKES: usize = 3;
+
 /// A configuration file, read as far as it can be.
 pub(super) struct Read<'i> {
     /// Whether the syntax is right. If not, `config` is empty.
@@ -133,16 +136,53 @@ impl Places<'_> {
             if mistakes.iter().any(|other| same_line(other.place, place)) {
                 continue;
             }
+            let is_twice = error.message() == "duplicate key";
+            let (reason, remedy) = if !is_twice && self.is_without_quotes(place) {
+                (
+                    "the value has no quotes".to_owned(),
+                    "put it in double quotes, as in listen = \"127.0.0.1:8080\"".to_owned(),
+                )
+            } else {
+                (
+                    error.message().to_owned(),
+                    "correct this line; strings stand in double quotes, tables in [brackets]"
+                        .to_owned(),
+                )
+            };
             mistakes.push(Mistake {
                 key: Key::root(),
                 place,
-                reason: format!("this is not TOML: {}", error.message()),
-                remedy: "correct this line; strings stand in double quotes, tables in [brackets]"
-                    .to_owned(),
+                reason: format!("this is not TOML: {reason}"),
+                remedy,
                 meant: None,
             });
         }
+        let more = mistakes.len().saturating_sub(MOST_SYNTAX_MISTAKES);
+        mistakes.truncate(MOST_SYNTAX_MISTAKES);
+        if more > 0
+            && let Some(last) = mistakes.last_mut()
+        {
+            last.remedy = format!(
+                "is this the right file? {more} more of its lines are not TOML; strings stand in \
+                 double quotes, tables in [brackets]"
+            );
+        }
         mistakes
+    }
+
+    /// Whether the line of a mistake gives a key a value that begins with a letter or a digit.
+    fn is_without_quotes(&self, place: Place) -> bool {
+        let Place::At { line, .. } = place else {
+            return false;
+        };
+        let line = self.text.lines().nth(line - 1).unwrap_or_default();
+        let Some((key, value)) = line.split_once('=') else {
+            return false;
+        };
+        let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let key = key.trim();
+        let begins_bare = |first: char| first.is_ascii_alphanumeric() || "/.~:".contains(first);
+        !key.is_empty() && key.bytes().all(is_bare) && value.trim_start().starts_with(begins_bare)
     }
 
     fn config_without(&self, refused: &HashSet<Key>) -> Result<Config, Refusal> {

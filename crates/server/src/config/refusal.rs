@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::{Expected, Unexpected};
 
-use super::{key::Key, mistake::Mistake, reader::Places, schema};
+use super::{guesses, key::Key, mistake::Mistake, reader::Places, schema};
 
 /// Why serde refused a key.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ enum Cause {
     OneOf {
         expected: &'static [&'static str],
     },
+    /// Of the right type, and too large, or below zero.
+    OutOfRange,
     Other,
 }
 
@@ -44,21 +46,22 @@ impl Refusal {
         let (reason, remedy) = match self.cause {
             Cause::Unknown { expected } => {
                 let near = nearest(self.key.name(), expected);
+                let tried = guesses::pointer(&self.key);
                 meant = near.and_then(|name| Some(self.key.parent()?.child(name)));
-                (
-                    "is not a known key".to_owned(),
-                    advice(&self.key, near, expected),
-                )
+                let remedy = match tried {
+                    Some(remedy) => remedy.to_owned(),
+                    None => advice(&self.key, near, expected),
+                };
+                ("is not a known key".to_owned(), remedy)
             }
             Cause::WrongType { found, expected } => {
-                let remedy = if found != "a table" && found != "an array" && expected == "a string"
-                {
-                    "put the value in double quotes".to_owned()
-                } else {
-                    format!("write {expected}, as in the reference of the configuration")
-                };
+                let remedy = right_type(&self.key, found, &expected);
                 (format!("must be {expected}, not {found}"), remedy)
             }
+            Cause::OutOfRange => (
+                "is below zero or far too large".to_owned(),
+                "see the reference of the configuration for its bounds".to_owned(),
+            ),
             Cause::OneOf { expected } => (
                 "has a value that is not known".to_owned(),
                 format!("use one of {}", quoted(expected)),
@@ -75,6 +78,28 @@ impl Refusal {
             remedy,
             meant,
         }
+    }
+}
+
+/// What to do about a value of the wrong type.
+fn right_type(key: &Key, found: &str, expected: &str) -> String {
+    let is_plain = !["a table", "an array"].contains(&found);
+    let table = key.parent().map(|parent| parent.to_string());
+    if key.name() == "credential" && found == "an array" {
+        return "write one credential, and the other headers as headers = { X-Tenant = \"7\", X-API-Key = { env = \"NAME\" } }".to_owned();
+    }
+    match expected {
+        "a string" if is_plain && matches!(table.as_deref(), Some("limits" | "tokens")) => {
+            "put it in double quotes, with its unit, as in \"90s\", \"64KiB\" or \"300/h\""
+                .to_owned()
+        }
+        "a string" | "a string or a table" if is_plain => {
+            "put the value in double quotes".to_owned()
+        }
+        "a whole number" | "true or false" if found == "a string" => {
+            format!("write {expected}, without quotes")
+        }
+        _ => format!("write {expected}, as in the reference of the configuration"),
     }
 }
 
@@ -126,9 +151,14 @@ impl serde::de::Error for Refusal {
                 "a map" => "a table".to_owned(),
                 "path string" => "a string".to_owned(),
                 "a boolean" => "true or false".to_owned(),
+                "u32" => "a whole number".to_owned(),
                 other => other.to_owned(),
             },
         })
+    }
+
+    fn invalid_value(_: Unexpected<'_>, _: &dyn Expected) -> Self {
+        Self::because(Cause::OutOfRange)
     }
 
     fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {

@@ -148,8 +148,25 @@ fn from_environment(name: &str, environment: &Environment) -> Found {
     }
 }
 
+/// What to do about a path for which [`is_for_a_shell`].
+pub(super) const IN_FULL: &str = "write the path in full, as in \"/home/me/mcp\"";
+
+/// Whether a path begins with `~` or a variable. Taken as it is, it would be a new directory of that
+/// very name in the present one, and to remove that takes care.
+pub(super) fn is_for_a_shell(path: &Path) -> bool {
+    let first = path.components().next();
+    let first = first.map_or("".into(), |first| first.as_os_str().to_string_lossy());
+    first.starts_with(['~', '$', '%'])
+}
+
 fn from_file(path: &Path) -> Found {
     let shown = path.display();
+    if is_for_a_shell(path) {
+        return Err((
+            format!("refers to the file {shown}, which begins with what only a shell replaces"),
+            IN_FULL.to_owned(),
+        ));
+    }
     let too_long = std::fs::metadata(path).is_ok_and(|file| file.len() > MAX_SECRET_FILE);
     if too_long {
         return Err((

@@ -349,11 +349,12 @@ fn endpoint(text: &str, key: &Key, findings: &mut Findings<'_>) -> Option<Endpoi
         ),
         Some(url) => match url.as_str().parse::<Uri>() {
             Ok(uri) => {
-                if url.scheme() == "http" && !is_loopback(url) {
-                    findings.warn(
-                        key,
-                        "starts with http://: calls and any credential cross the network unencrypted",
-                    );
+                let unencrypted =
+                    "starts with http://: calls and any credential cross the network unencrypted";
+                if url.scheme() == "http" && is_among_containers(url) {
+                    findings.note(key, unencrypted);
+                } else if url.scheme() == "http" && !is_loopback(url) {
+                    findings.warn(key, unencrypted);
                 }
                 return Some(Endpoint {
                     uri,
@@ -370,6 +371,15 @@ fn endpoint(text: &str, key: &Key, findings: &mut Findings<'_>) -> Option<Endpoi
     };
     findings.mistake(key, reason, remedy);
     None
+}
+
+/// Whether a name is one that only containers of one machine or cluster have for each other.
+fn is_among_containers(url: &Url) -> bool {
+    const ENDINGS: [&str; 3] = [".internal", ".svc", ".svc.cluster.local"];
+    url.domain().is_some_and(|name| {
+        let name = name.trim_end_matches('.');
+        name != "localhost" && !name.contains('.') || ENDINGS.iter().any(|it| name.ends_with(it))
+    })
 }
 
 /// Whether a part of an address looks like a key. A value in the query may be anything, but most
