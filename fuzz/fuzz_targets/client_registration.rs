@@ -21,16 +21,16 @@ fuzz_target!(
         };
         let before = server.store.accesses();
         let answer = register(body.to_vec()).await;
-        match ClientMetadata::parse(body) {
+        match ClientMetadata::parse(body, &[]) {
             Ok(metadata) => {
                 let told = answer.expect(201).body;
                 assert_eq!(
-                    ClientMetadata::parse(&told).expect("the echo is metadata"),
+                    ClientMetadata::parse(&told, &[]).expect("the echo is metadata"),
                     metadata
                 );
                 let again = register(told.to_vec()).await.expect(201).body;
                 assert_eq!(
-                    ClientMetadata::parse(&again).expect("and so is its echo"),
+                    ClientMetadata::parse(&again, &[]).expect("and so is its echo"),
                     metadata
                 );
             }

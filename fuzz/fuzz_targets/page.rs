@@ -6,7 +6,7 @@ use arbitrary::Arbitrary;
 use fuzz::judge;
 use libfuzzer_sys::fuzz_target;
 use protocol::{
-    endpoint::pages::{Choice, ConsentPage, MessagePage, WayBack, printable_name},
+    endpoint::pages::{Choice, ConsentPage, Link, MessagePage, printable_name},
     identity::password::Kind,
 };
 use scraper::{Html, Node};
@@ -19,6 +19,8 @@ struct Input<'a> {
     redirect_uri: &'a str,
     is_here: bool,
     is_set_up: bool,
+    is_known: bool,
+    reminder: Option<&'a str>,
     way_back: Option<(&'a str, &'a str)>,
     upstreams: Vec<(&'a str, &'a str, &'a str, bool)>,
     abilities: Vec<&'a str>,
@@ -70,6 +72,7 @@ fuzz_target!(|input: Input| judge(|| {
         redirect_uri: input.redirect_uri,
         set_up_by_operator: input.is_set_up,
         returns_to_this_computer: input.is_here,
+        returns_to_known_client: input.is_known,
         upstreams: choices(false),
         abilities: input.abilities.iter().copied().take(20).collect(),
         sign_in: if input.is_pin {
@@ -81,6 +84,7 @@ fuzz_target!(|input: Input| judge(|| {
         transaction: input.transaction,
         action: "/consent",
         problem: input.problem,
+        reminder: input.reminder,
     };
     let scheme = input.redirect_uri.split(':').next().unwrap_or_default();
     let is_web = ["http", "https"]
@@ -95,6 +99,7 @@ fuzz_target!(|input: Input| judge(|| {
         abilities: page.abilities.iter().copied().map(harmless).collect(),
         transaction: "x",
         problem: input.problem.map(harmless),
+        reminder: input.reminder.map(harmless),
         ..page.clone()
     };
     assert_eq!(skeleton(&page.render()), skeleton(&plain.render()));
@@ -103,18 +108,27 @@ fuzz_target!(|input: Input| judge(|| {
         title: input.client_name,
         explanation: input.redirect_uri,
         next_step: input.next_step,
-        way_back: input.way_back.map(|(href, place)| WayBack { href, place }),
-        request_id: input.problem,
+        command: input.reminder,
+        link: input.way_back.map(|(href, place)| Link {
+            href,
+            words: "Go on",
+            place,
+        }),
+        goes_to: None,
+        details: input.problem.map(|told| ("Told", told)).into_iter().collect(),
     };
     let plain = MessagePage {
         title: "x",
         explanation: "x",
         next_step: harmless(input.next_step),
-        way_back: input.way_back.map(|_| WayBack {
+        command: input.reminder.map(harmless),
+        link: input.way_back.map(|_| Link {
             href: "x",
+            words: "Go on",
             place: "x",
         }),
-        request_id: input.problem.map(harmless),
+        goes_to: None,
+        details: input.problem.map(|told| ("Told", harmless(told))).into_iter().collect(),
     };
     assert_eq!(skeleton(&message.render()), skeleton(&plain.render()));
 }));
