@@ -247,12 +247,12 @@ impl EmptyImage {
             fs::copy(file, copy).unwrap();
         }
         // As the user who may; or in a namespace where every user may.
-        let way = if geteuid().is_root() {
-            &["chroot"][..]
-        } else {
-            &["unshare", "--map-root-user", "chroot"]
+        let root = format!("--root={}", root.display());
+        let way = match geteuid().is_root() {
+            true => vec!["unshare", &root],
+            false => vec!["unshare", "--map-root-user", &root],
         };
-        proxy.run_under(&[way, &[root.to_str().unwrap()]].concat());
+        proxy.run_under(&way);
         Self { proxy, upstream }
     }
 
