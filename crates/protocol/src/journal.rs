@@ -91,7 +91,10 @@ pub enum Event<'a> {
         endpoint: Endpoint,
         error: ErrorCode,
         description: &'a str,
+        /// The value that was refused.
         presented: Option<&'a str>,
+        /// What else the log is to know.
+        detail: Option<&'a str>,
         /// Whose request it was, as far as that was known.
         client: Option<&'a RefusedClient>,
     },

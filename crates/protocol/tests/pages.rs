@@ -158,7 +158,7 @@ fn the_consent_page_says_who_where_what_and_how_long() {
     );
     assert_eq!(
         words(one(&document, "#decision")),
-        "You approve as the owner of this proxy."
+        "You approve access for claude.ai, as the owner of this proxy."
     );
     let page = words(document.root_element());
     for said in [

@@ -173,13 +173,14 @@ impl Reader for Logs {
                 error,
                 description,
                 presented,
+                detail,
                 client,
             } => {
                 let name = client
                     .map(|client| &*client.name)
                     .filter(|name| !name.is_empty());
                 let client = client.map(|client| &*client.client_id);
-                info!(target: REQUESTS, endpoint = endpoint.as_str(), %error, client, name, description, presented, "refused");
+                info!(target: REQUESTS, endpoint = endpoint.as_str(), %error, client, name, description, presented, detail, "refused");
             }
             Event::Failed {
                 endpoint,

@@ -471,8 +471,8 @@ fn the_first_start_tells_the_passphrase_and_later_ones_how_to_get_a_new_one() {
       claude mcp add --transport http demo http://127.0.0.1:8080/mcp
       then type /mcp in it to sign in
 
-    The page that opens then asks for this passphrase. It is shown only now, so keep it
-    (the hyphens are for reading and may be left out):
+    The page that opens then asks for this passphrase, with or without its hyphens. It is shown
+    only now, so keep it:
       <passphrase>
     ");
 

@@ -27,7 +27,7 @@ use crate::{
         authorization::{AuthorizationRequest, Params, Refusal, ReturnAddress},
         client::{ClientMetadata, KnownBy},
         client_document::DocumentUrl,
-        error::{OAuthError, told},
+        error::OAuthError,
         form::Form,
         identifiers::ClientId,
         known_clients,
@@ -199,32 +199,26 @@ pub(super) async fn metadata(
                 description,
             )
             .in_words(
-                "What the app publishes about itself could not be fetched just now.",
+                "This proxy does not have what the app publishes about itself, and needs it.",
                 "Wait a minute, then start again from your app.",
             )),
         },
-        None if DocumentUrl::parse(id.as_str()).is_some() => {
-            Err(OAuthError::invalid_request(format!(
-                "client_id is the URL of a metadata document, which are not taken here from this \
-                 host: {}",
-                told(id.as_str())
-            ))
-            .in_words(
-                "This proxy does not take what apps of that publisher say about themselves.",
-                "The operator of this proxy decides that, with documents and document_hosts under \
-                 [clients] in its configuration.",
-            ))
-        }
-        None if id.as_str().contains("://") => Err(OAuthError::invalid_request(format!(
+        None if DocumentUrl::parse(id.as_str()).is_some() => Err(OAuthError::invalid_request(
+            "client_id is the URL of a metadata document, which are not taken here from this host",
+        )
+        .in_words(
+            "This proxy does not take what apps of that publisher say about themselves.",
+            "The operator of this proxy decides that, with documents and document_hosts under \
+             [clients] in its configuration. The log has the address.",
+        )),
+        None if id.as_str().contains("://") => Err(OAuthError::invalid_request(
             "client_id is a URL that cannot name a metadata document: it must be https, at the \
              default port of a named host, with a path, without query or fragment, and written \
-             as browsers would write it: {}",
-            told(id.as_str())
-        ))),
-        None => Err(OAuthError::invalid_request(format!(
-            "client_id is not registered here: {}",
-            told(id.as_str())
-        ))
+             as browsers would write it",
+        )),
+        None => Err(OAuthError::invalid_request(
+            "client_id is not registered here",
+        )
         .in_words(
             "This proxy does not know the app that sent you here. It may have forgotten it: a \
              registration that nobody approved goes after a day, and a new data directory knows none.",

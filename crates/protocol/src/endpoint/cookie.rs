@@ -51,7 +51,7 @@ pub(super) fn set(
     .expect("a base64url value between ASCII attributes")
 }
 
-/// The value of the cookie called `name`, if there is exactly one. One that came twice is one.
+/// The value of the cookie called `name`, if there is exactly one.
 pub fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     // As bytes: what other programs of the same domain keep in their cookies need not be text.
     let mut found = headers
@@ -64,6 +64,6 @@ pub fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         });
     let first = found.next();
     first
-        .filter(|first| found.all(|other| other == *first))
+        .filter(|_| found.next().is_none())
         .and_then(|value| str::from_utf8(value).ok())
 }

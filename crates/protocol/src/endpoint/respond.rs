@@ -417,14 +417,14 @@ fn error_page(
     response
 }
 
-/// The client that was refused, in one line.
+/// The client that was refused, in one line. Of one that has no name here, or is unknown, the page
+/// tells nothing: it is the same, whoever asks.
 fn client_of(error: &OAuthError) -> Option<String> {
     let client = error.client.as_deref()?;
-    let id = &client.client_id;
-    Some(match client.name.trim() {
-        "" => id.clone(),
-        name => format!("{name} ({id})"),
-    })
+    match client.name.trim() {
+        "" => None,
+        name => Some(format!("{name} ({})", client.client_id)),
+    }
 }
 
 /// The small print of a refusal.
@@ -914,6 +914,7 @@ fn note(app: &App, endpoint: Endpoint, error: &OAuthError) -> Option<String> {
             error: error.code,
             description: &error.description,
             presented: presented.as_deref(),
+            detail: error.detail.as_deref(),
             client: error.client.as_deref(),
         });
         return None;

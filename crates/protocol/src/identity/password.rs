@@ -54,7 +54,7 @@ impl SignIn {
         Self {
             kind,
             reminder: None,
-            check: Check::Digest(Sha256::digest(text.trim()).into()),
+            check: Check::Digest(Sha256::digest(text.trim_end()).into()),
         }
     }
 
@@ -93,11 +93,11 @@ impl SignIn {
         }
     }
 
-    /// Whether `attempt` is right, whatever blanks came along at its ends when it was pasted. Takes
-    /// as long for a near miss as for any other wrong text.
+    /// Whether `attempt` is right, whatever blanks came along at its end when it was pasted. Takes as
+    /// long for a near miss as for any other wrong text.
     pub fn is_proved_by(&self, attempt: &str) -> bool {
         match &self.check {
-            Check::Digest(digest) => Sha256::digest(attempt.trim()).ct_eq(&digest[..]).into(),
+            Check::Digest(digest) => Sha256::digest(attempt.trim_end()).ct_eq(&digest[..]).into(),
             Check::Argon2(phc) => PasswordHash::new(phc).is_ok_and(|hash| {
                 generated_cost()
                     .verify_password(canonical(attempt).as_bytes(), &hash)
@@ -157,7 +157,7 @@ mod tests {
             SignIn::pin("correct horse"),
             SignIn::hashed(&generated).unwrap(),
         ] {
-            for right in ["correct horse", " correct horse\r\n", "\u{a0}correct horse"] {
+            for right in ["correct horse", "correct horse \r\n", "correct horse\u{a0}"] {
                 assert!(sign_in.is_proved_by(right), "{right:?}");
             }
             for wrong in ["", "correct hors", "correct horse x", "orrect horse", "\0"] {
@@ -174,12 +174,13 @@ mod tests {
                 "correct  horse",
                 "correcthorse",
                 "c0rrect horse",
+                " correct horse",
             ] {
                 assert!(!chosen.is_proved_by(wrong), "{wrong:?} passed {chosen:?}");
             }
         }
         let with_blanks = SignIn::passphrase(" correct horse ");
-        assert!(with_blanks.is_proved_by("correct horse"));
+        assert!(with_blanks.is_proved_by(" correct horse"));
     }
 
     #[test]

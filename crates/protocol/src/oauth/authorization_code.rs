@@ -69,10 +69,13 @@ impl IssuedCode {
         if let Some(uri) = by.redirect_uri
             && uri != self.redirect_uri.as_str()
         {
-            return Err(OAuthError::invalid_grant(format!(
-                "redirect_uri is {}, but the authorization request had {}",
-                told(uri),
-                told(self.redirect_uri.as_str())
+            // Only the log shows both: who redeems a stolen code learns nothing.
+            let (came, expected) = (told(uri), told(self.redirect_uri.as_str()));
+            return Err(OAuthError::invalid_grant(
+                "redirect_uri is not the one of the authorization request",
+            )
+            .with_detail(format!(
+                "it is {came}, and the authorization request had {expected}"
             )));
         }
         if by

@@ -89,10 +89,12 @@ impl Presented {
         // The standard has both parts form-encoded (RFC 6749 §2.3.1); some clients send them raw.
         let encoded_id = form_decoded(&user);
         if client_id.is_some_and(|in_body| in_body != user && in_body != encoded_id) {
-            return Err(OAuthError::invalid_request(format!(
-                "client_id is {} in the header and {} in the body",
-                told(&encoded_id),
-                told(client_id.unwrap_or_default())
+            let (header, body) = (told(&encoded_id), told(client_id.unwrap_or_default()));
+            return Err(OAuthError::invalid_request(
+                "client_id differs between the header and the body",
+            )
+            .with_detail(format!(
+                "it is {header} in the header and {body} in the body"
             )));
         }
         let mut secrets = vec![form_decoded(&password)];

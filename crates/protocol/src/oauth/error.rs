@@ -60,6 +60,8 @@ pub struct OAuthError {
     /// For the client's developer, and for our log. Of the request it has only what [`told`] leaves,
     /// and never a secret; it keeps to the characters of RFC 6749 §5.2.
     pub description: Cow<'static, str>,
+    /// What else our log is to know, such as two values that differ, as [`told`] tells them.
+    pub detail: Option<String>,
     /// What a person is told who meets it on a page, if the usual words would not help.
     pub for_people: Option<Box<ForPeople>>,
     /// The client that it is about, as soon as that is known. For our log and pages alone.
@@ -93,12 +95,16 @@ pub struct RefusedClient {
 pub fn told(text: &str) -> String {
     let mut told = String::new();
     for c in text.chars().take(TOLD) {
-        if matches!(c, '!' | '#'..='[' | ']'..='~') {
-            told.push(c);
-        } else {
-            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-                // Writing into a string cannot fail.
-                let _ = write!(told, "%{byte:02X}");
+        match c {
+            // What a URI is written in (RFC 3986 §2), without the quotation mark among it.
+            '0'..='9' | 'A'..='Z' | 'a'..='z' => told.push(c),
+            '-' | '.' | '_' | '~' | ':' | '/' | '?' | '#' | '[' | ']' | '@' => told.push(c),
+            '!' | '$' | '&' | '(' | ')' | '*' | '+' | ',' | ';' | '=' | '%' => told.push(c),
+            _ => {
+                let mut bytes = [0; 4];
+                for byte in c.encode_utf8(&mut bytes).bytes() {
+                    write!(told, "%{byte:02X}").expect("a String takes any text");
+                }
             }
         }
     }
@@ -122,10 +128,20 @@ impl OAuthError {
             code,
             description: description.into(),
             presented: None,
+            detail: None,
             for_people: None,
             client: None,
             retry_after: None,
             cause: None,
+        }
+    }
+
+    /// The same with more of it for our log alone.
+    #[must_use]
+    pub fn with_detail(self, detail: String) -> Self {
+        Self {
+            detail: Some(detail),
+            ..self
         }
     }
 
@@ -209,6 +225,7 @@ mod tests {
                 "https://app.example/cb?a=1&b=%20",
             ),
             ("a b\"c\\d\n", "a%20b%22c%5Cd%0A"),
+            ("<b>'{{7}}'", "%3Cb%3E%27%7B%7B7%7D%7D%27"),
             ("\u{202e}é", "%E2%80%AE%C3%A9"),
             ("", ""),
         ] {

@@ -161,7 +161,7 @@ fn write_passphrase(
         ),
         PassphraseNotice::New(passphrase) => writeln!(
             text,
-            "\nThe page that opens then asks for this passphrase. It is shown only now, so keep it\n(the hyphens are for reading and may be left out):\n  {}",
+            "\nThe page that opens then asks for this passphrase, with or without its hyphens. It is shown\nonly now, so keep it:\n  {}",
             grouped(passphrase.expose_secret())
         ),
     }
