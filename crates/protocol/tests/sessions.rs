@@ -112,10 +112,6 @@ fn header(request: &Request<Bytes>, name: &str) -> Option<String> {
     Some(value.to_str().unwrap().to_owned())
 }
 
-fn some(text: &str) -> Option<String> {
-    Some(text.to_owned())
-}
-
 fn of_several() -> Policy {
     Policy {
         grant_freshness: Some(Duration::from_secs(3)),
@@ -140,7 +136,7 @@ async fn a_newer_version_header_in_a_session_of_the_older_era_is_put_right() {
             let _ = claude.sends(method.clone(), version, &session, body).await;
             assert_eq!(
                 claude.arrived(),
-                (some("s-1"), some(OLD)),
+                (Some("s-1".into()), Some(OLD.into())),
                 "{method} {body}"
             );
             assert_eq!(claude.server().upstream.last().body(), body);
@@ -162,12 +158,12 @@ async fn no_session_speaks_a_version_of_the_newer_era() {
         .sends(Method::POST, NEW, session, LIST)
         .await
         .expect(200);
-    assert_eq!(claude.arrived(), (some("s-1"), None));
+    assert_eq!(claude.arrived(), (Some("s-1".into()), None));
     let _ = claude
         .sends(Method::POST, OLD, session, LIST)
         .await
         .expect(200);
-    assert_eq!(claude.arrived(), (some("s-1"), some(OLD)));
+    assert_eq!(claude.arrived(), (Some("s-1".into()), Some(OLD.into())));
 }
 
 /// The answer to `initialize` may come as an event stream, and passes byte for byte.
@@ -187,7 +183,7 @@ async fn what_was_agreed_on_is_read_from_an_event_stream_too() {
         .sends(Method::POST, NEW, session, LIST)
         .await
         .expect(200);
-    assert_eq!(claude.arrived(), (some("s-1"), some(OLD)));
+    assert_eq!(claude.arrived(), (Some("s-1".into()), Some(OLD.into())));
 }
 
 /// Case 33: the body decides, and the headers that repeat it are written from it.
@@ -197,9 +193,9 @@ async fn an_older_version_header_on_a_body_of_the_newer_era_is_put_right() {
     let _ = claude.initializes("s-1").await;
     for version in [OLD, "", NEW, "2024-11-05"] {
         let _ = claude.posts(version, NEW_LIST).await.expect(200);
-        assert_eq!(claude.arrived(), (None, some(NEW)), "{version}");
+        assert_eq!(claude.arrived(), (None, Some(NEW.into())), "{version}");
         let got = claude.server().upstream.last();
-        assert_eq!(header(&got, "mcp-method"), some("tools/list"));
+        assert_eq!(header(&got, "mcp-method"), Some("tools/list".into()));
         assert_eq!(got.body(), NEW_LIST);
     }
     assert_eq!(claude.server().journal.count("VersionMended"), 1);
@@ -209,14 +205,14 @@ async fn an_older_version_header_on_a_body_of_the_newer_era_is_put_right() {
         .replace("{\"_meta", "{\"name\":\"✓\",\"_meta");
     let _ = claude.posts(OLD, &call).await.expect(200);
     let got = claude.server().upstream.last();
-    assert_eq!(header(&got, "mcp-name"), some("=?base64?4pyT?="));
+    assert_eq!(header(&got, "mcp-name"), Some("=?base64?4pyT?=".into()));
 
     // Without any header, and with no revision in the body, none is made up.
     let discover = r#"{"jsonrpc":"2.0","id":1,"method":"server/discover"}"#;
     let _ = claude.posts("", discover).await.expect(200);
     assert_eq!(claude.arrived(), (None, None));
     let got = claude.server().upstream.last();
-    assert_eq!(header(&got, "mcp-method"), some("server/discover"));
+    assert_eq!(header(&got, "mcp-method"), Some("server/discover".into()));
 }
 
 /// Reserved members of the older era are no sign of the newer one (ChatGPT sends them).
@@ -226,7 +222,7 @@ async fn other_metadata_in_an_old_body_changes_nothing() {
     let _ = client.initializes("s-1").await;
     let body = r#"{"jsonrpc":"2.0","id":2,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/related-task":{},"openai/locale":"de"}}}"#;
     let _ = client.posts(OLD, body).await.expect(200);
-    assert_eq!(client.arrived(), (some("s-1"), some(OLD)));
+    assert_eq!(client.arrived(), (Some("s-1".into()), Some(OLD.into())));
 }
 
 /// `initialize` is of the older era whatever the header says, and names no version by header.
@@ -237,7 +233,7 @@ async fn a_handshake_with_a_newer_header_is_a_handshake() {
     let _ = claude.posts(NEW, INITIALIZE).await.expect(200);
     assert_eq!(claude.arrived(), (None, None));
     let _ = claude.posts(OLD, INITIALIZE).await.expect(200);
-    assert_eq!(claude.arrived(), (None, some(OLD)));
+    assert_eq!(claude.arrived(), (None, Some(OLD.into())));
 }
 
 /// Case 34: what names no session goes on in the newest one of its grant.
@@ -245,7 +241,7 @@ async fn a_handshake_with_a_newer_header_is_a_handshake() {
 async fn a_request_without_a_session_uses_the_newest_one_of_its_grant() {
     let claude = Conversation::at(&TestServer::new()).await;
     let _ = claude.posts(OLD, LIST).await.expect(200);
-    assert_eq!(claude.arrived(), (None, some(OLD)));
+    assert_eq!(claude.arrived(), (None, Some(OLD.into())));
     for id in ["s-1", "s-2"] {
         let _ = claude.initializes(id).await;
         for (method, version, body) in [
@@ -258,7 +254,11 @@ async fn a_request_without_a_session_uses_the_newest_one_of_its_grant() {
             (Method::GET, NEW, ""),
         ] {
             let _ = claude.sends(method, version, "", body).await;
-            assert_eq!(claude.arrived(), (some(id), some(OLD)), "{version} {body}");
+            assert_eq!(
+                claude.arrived(),
+                (Some(id.into()), Some(OLD.into())),
+                "{version} {body}"
+            );
         }
     }
     // It outlives a refresh: the grant is the same.
@@ -268,7 +268,7 @@ async fn a_request_without_a_session_uses_the_newest_one_of_its_grant() {
         ..claude
     };
     let _ = claude.posts(OLD, LIST).await.expect(200);
-    assert_eq!(claude.arrived(), (some("s-2"), some(OLD)));
+    assert_eq!(claude.arrived(), (Some("s-2".into()), Some(OLD.into())));
 }
 
 /// Case 34: not of the same person and client, and not of another one.
@@ -291,7 +291,7 @@ async fn nobody_comes_into_the_session_of_another_grant() {
         }
     }
     let _ = claude.posts(OLD, LIST).await.expect(200);
-    assert_eq!(claude.arrived().0, some("s-1"));
+    assert_eq!(claude.arrived().0, Some("s-1".into()));
 }
 
 /// Case 34: the end of a session is the end of what is kept.
@@ -307,7 +307,7 @@ async fn a_session_that_is_over_is_forgotten() {
             .sends(Method::DELETE, OLD, name, "")
             .await
             .expect(200);
-        assert_eq!(claude.arrived().0, some("s-1"));
+        assert_eq!(claude.arrived().0, Some("s-1".into()));
         let _ = claude.posts(OLD, LIST).await.expect(200);
         assert_eq!(claude.arrived().0, None, "after DELETE");
 
@@ -328,20 +328,20 @@ async fn a_session_that_is_over_is_forgotten() {
         .await
         .expect(200);
     let _ = claude.posts(OLD, LIST).await.expect(200);
-    assert_eq!(claude.arrived().0, some("s-4"));
+    assert_eq!(claude.arrived().0, Some("s-4".into()));
 }
 
 /// What is kept is bounded in age.
 #[tokio::test]
 async fn a_session_is_kept_for_its_lifetime() {
     let mut policy = policy(&[("one", "/mcp")]);
-    policy.limits.kept_session_lifetime = Duration::from_secs(600);
+    policy.limits.kept_session_lifetime = Duration::from_mins(10);
     policy.tokens.access_lifetime = Duration::from_hours(1);
     let claude = Conversation::at(&TestServer::with(policy)).await;
     let _ = claude.initializes("s-1").await;
     claude.server().clock.advance(Duration::from_secs(599));
     let _ = claude.posts(OLD, LIST).await.expect(200);
-    assert_eq!(claude.arrived().0, some("s-1"));
+    assert_eq!(claude.arrived().0, Some("s-1".into()));
     claude.server().clock.advance(Duration::from_secs(1));
     let _ = claude.posts(OLD, LIST).await.expect(200);
     assert_eq!(claude.arrived().0, None);
@@ -356,14 +356,14 @@ async fn processes_that_share_a_store_share_the_newest_session() {
     let there = here.on(&second);
     let _ = here.initializes("s-1").await;
     let _ = there.posts(OLD, LIST).await.expect(200);
-    assert_eq!(there.arrived(), (some("s-1"), some(OLD)));
+    assert_eq!(there.arrived(), (Some("s-1".into()), Some(OLD.into())));
     let _ = there.posts(NEW, LIST).await.expect(200);
-    assert_eq!(there.arrived(), (some("s-1"), some(OLD)));
+    assert_eq!(there.arrived(), (Some("s-1".into()), Some(OLD.into())));
 
     let _ = there.initializes("s-2").await;
     first.clock.advance(Duration::from_secs(3));
     let _ = here.posts(OLD, LIST).await.expect(200);
-    assert_eq!(here.arrived().0, some("s-2"));
+    assert_eq!(here.arrived().0, Some("s-2".into()));
 
     let _ = here.sends(Method::DELETE, OLD, "", "").await;
     first.clock.advance(Duration::from_secs(3));
@@ -419,7 +419,7 @@ async fn after_a_restart_a_client_without_a_session_is_made_to_begin_again() {
     let _ = claude.posts(NEW, LIST).await.refused_rpc(404, -32001);
     let _ = claude.initializes("s-2").await;
     let _ = claude.posts(OLD, LIST).await.expect(200);
-    assert_eq!(claude.arrived().0, some("s-2"));
+    assert_eq!(claude.arrived().0, Some("s-2".into()));
 
     // Other refusals stay what they are, and so does one of the newer era.
     for (body, text) in [
@@ -496,7 +496,7 @@ async fn a_lost_session_is_a_404_for_its_client_whatever_the_server_says() {
             .await
             .expect(here);
         let _ = claude.posts(OLD, LIST).await.expect(200);
-        assert_eq!(claude.arrived().0, some("s-1"), "{text}");
+        assert_eq!(claude.arrived().0, Some("s-1".into()), "{text}");
     }
 }
 
@@ -510,10 +510,10 @@ async fn a_handshake_without_a_session_is_remembered() {
         assert!(!answer.headers.contains_key("mcp-session-id"));
         for version in [NEW, OLD] {
             let _ = claude.posts(version, LIST).await.expect(200);
-            assert_eq!(claude.arrived(), (None, some(OLD)));
+            assert_eq!(claude.arrived(), (None, Some(OLD.into())));
         }
         let _ = claude.posts(NEW, NEW_LIST).await.expect(200);
-        assert_eq!(claude.arrived(), (None, some(NEW)));
+        assert_eq!(claude.arrived(), (None, Some(NEW.into())));
     }
 }
 

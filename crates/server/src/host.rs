@@ -76,6 +76,10 @@ pub fn run(
     outcome
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one thing after the other, each a line or two"
+)]
 async fn serve(
     prepared: Prepared,
     lines: Lines,

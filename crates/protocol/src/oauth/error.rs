@@ -56,12 +56,12 @@ impl fmt::Display for ErrorCode {
 pub struct OAuthError {
     pub code: ErrorCode,
     /// The value that was refused, as it came. For the log alone.
-    pub presented: Option<String>,
+    pub presented: Option<Box<str>>,
     /// For the client's developer, and for our log. Of the request it has only what [`told`] leaves,
     /// and never a secret; it keeps to the characters of RFC 6749 §5.2.
     pub description: Cow<'static, str>,
     /// What else our log is to know, such as two values that differ, as [`told`] tells them.
-    pub detail: Option<String>,
+    pub detail: Option<Box<str>>,
     /// What a person is told who meets it on a page, if the usual words would not help.
     pub for_people: Option<Box<ForPeople>>,
     /// The client that it is about, as soon as that is known. For our log and pages alone.
@@ -95,16 +95,12 @@ pub struct RefusedClient {
 pub fn told(text: &str) -> String {
     let mut told = String::new();
     for c in text.chars().take(TOLD) {
-        match c {
-            // What a URI is written in (RFC 3986 §2), without the quotation mark among it.
-            '0'..='9' | 'A'..='Z' | 'a'..='z' => told.push(c),
-            '-' | '.' | '_' | '~' | ':' | '/' | '?' | '#' | '[' | ']' | '@' => told.push(c),
-            '!' | '$' | '&' | '(' | ')' | '*' | '+' | ',' | ';' | '=' | '%' => told.push(c),
-            _ => {
-                let mut bytes = [0; 4];
-                for byte in c.encode_utf8(&mut bytes).bytes() {
-                    write!(told, "%{byte:02X}").expect("a String takes any text");
-                }
+        // What a URI is written in (RFC 3986 §2), without the quotation mark among it.
+        if c.is_ascii_alphanumeric() || "-._~:/?#[]@!$&()*+,;=%".contains(c) {
+            told.push(c);
+        } else {
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                write!(told, "%{byte:02X}").expect("a String takes any text");
             }
         }
     }
@@ -140,7 +136,7 @@ impl OAuthError {
     #[must_use]
     pub fn with_detail(self, detail: String) -> Self {
         Self {
-            detail: Some(detail),
+            detail: Some(detail.into()),
             ..self
         }
     }
@@ -180,7 +176,7 @@ impl OAuthError {
     #[must_use]
     pub fn presenting(self, value: &str) -> Self {
         Self {
-            presented: Some(value.to_owned()),
+            presented: Some(value.into()),
             ..self
         }
     }

@@ -150,6 +150,10 @@ impl StoreKind {
 }
 
 /// Works out what `config` comes to. `None`: `findings` has the mistakes.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one key after the other, each a line or two"
+)]
 pub(super) fn plan(
     config: &Config,
     file: Option<PathBuf>,

