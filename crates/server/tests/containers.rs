@@ -1,7 +1,11 @@
 //! Where platforms run it: on volumes whose owners and modes they set, and in images that hold
 //! nothing else.
 
-#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "all of this is tests, and a failure should say where"
+)]
 
 #[path = "support/mod.rs"]
 #[expect(dead_code, reason = "each test program uses a part of it")]
@@ -248,9 +252,10 @@ impl EmptyImage {
         }
         // As the user who may; or in a namespace where every user may.
         let root = format!("--root={}", root.display());
-        let way = match geteuid().is_root() {
-            true => vec!["unshare", &root],
-            false => vec!["unshare", "--map-root-user", &root],
+        let way = if geteuid().is_root() {
+            vec!["unshare", &root]
+        } else {
+            vec!["unshare", "--map-root-user", &root]
         };
         proxy.run_under(&way);
         Self { proxy, upstream }

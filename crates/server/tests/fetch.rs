@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of this is a test")]
 
 #[path = "support/company_proxy.rs"]
-#[expect(unreachable_pub, dead_code, reason = "a part of several test programs")]
+#[expect(unreachable_pub, reason = "a part of several test programs")]
 mod company_proxy;
 
 use std::{

@@ -1,7 +1,11 @@
 //! Case 30: the program in the network of a company, which is left through a proxy alone. Names
 //! mean nothing here, so what arrives by a name came through it.
 
-#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "all of this is tests, and a failure should say where"
+)]
 
 #[path = "support/mod.rs"]
 #[expect(dead_code, reason = "each test program uses a part of it")]

@@ -458,7 +458,7 @@ impl Authority {
         }
     }
 
-    fn acceptor(&self, params: CertificateParams) -> TlsAcceptor {
+    fn acceptor(&self, params: &CertificateParams) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
@@ -472,7 +472,7 @@ impl Authority {
     }
 
     async fn server(&self, params: CertificateParams) -> SocketAddr {
-        let tls = self.acceptor(params);
+        let tls = self.acceptor(&params);
         server(move |stream, _| {
             let accepting = tls.accept(stream);
             async move {
@@ -1007,7 +1007,7 @@ async fn a_fresh_connection_that_is_closed_is_not_replaced() {
 #[tokio::test]
 async fn a_kept_connection_over_tls_is_replaced_too() {
     let authority = Authority::new();
-    let tls = authority.acceptor(certificate_for("127.0.0.1"));
+    let tls = authority.acceptor(&certificate_for("127.0.0.1"));
     let address = server(move |stream, _| {
         let accepting = tls.accept(stream);
         async move {
@@ -1065,7 +1065,7 @@ async fn a_connection_is_kept_for_as_long_as_its_server_says() {
         idle,
         ..Default::default()
     };
-    let (long, short) = (Duration::from_secs(60), Duration::from_millis(100));
+    let (long, short) = (Duration::from_mins(1), Duration::from_millis(100));
     let uses = async |header, idle, connections| {
         let (address, counter) = counted_server(header).await;
         let upstream = plain(&by_default(idle));
