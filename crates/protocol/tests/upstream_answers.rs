@@ -112,6 +112,7 @@ fn without_credential() -> Policy {
 /// Case 19: what answers the request reaches the client, whole, at a status at which it is read.
 #[tokio::test]
 async fn an_answer_to_the_request_reaches_the_client_whatever_its_status() {
+    const RESULT: &str = r#"{"id":7.0,"jsonrpc":"2.0","result":{}}"#;
     const ANSWER: &str =
         r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32603,"message":"page 12 does not exist"}}"#;
     let caller = Caller::new().await;
@@ -125,7 +126,6 @@ async fn an_answer_to_the_request_reaches_the_client_whatever_its_status() {
         );
     }
     // A result is an answer too, and an id may be written in another way.
-    const RESULT: &str = r#"{"id":7.0,"jsonrpc":"2.0","result":{}}"#;
     let heard = caller
         .hears(&READ.replace('7', "7.0"), json(500, RESULT))
         .await;
