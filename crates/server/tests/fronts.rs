@@ -219,7 +219,7 @@ async fn the_block_in_the_readme_lets_large_calls_in_and_no_made_up_address() {
             break;
         }
     }
-    let told = timeout(Duration::from_secs(10), world.proxy.says(0, "WrongTokens"));
+    let told = timeout(Duration::from_secs(10), world.proxy.says(0, "wrong_tokens"));
     let told = told.await.unwrap();
     assert!(
         !told.contains(MADE_UP) && told.contains("127.0.0.1"),

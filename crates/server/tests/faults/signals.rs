@@ -95,7 +95,7 @@ async fn fi_18_a_process_that_was_stopped_goes_on_where_it_was() {
 /// FI-18: more is logged than any pipe or queue holds, and nobody reads it.
 #[tokio::test]
 async fn fi_18_a_log_that_nobody_takes_holds_up_no_request() {
-    const REQUESTS: usize = 1000;
+    const REQUESTS: usize = 8000;
     type Output = fn() -> Stdio;
     let outputs: [(&str, Output); 2] = [
         ("a reader that stalls", || {

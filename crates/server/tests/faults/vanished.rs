@@ -60,7 +60,7 @@ async fn fi_12_clients_that_vanish_are_given_up_within_half_a_minute() {
 
         world.upstream.answers(async {
             Response::builder()
-                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::CONTENT_TYPE, "text/event-stream")
                 .body(Body::from(vec![b' '; 64 << 20]))
                 .unwrap()
         });
