@@ -4,7 +4,7 @@
 use fuzz::{Stage, TestServer, block_on, patient_server, request};
 use http::{Method, header};
 use libfuzzer_sys::fuzz_target;
-use protocol::oauth::client::ClientMetadata;
+use protocol::oauth::client::Registration;
 
 thread_local! {
     static STAGE: Stage<TestServer> = const { Stage::new(|| patient_server(&[("one", "/mcp")])) };
@@ -21,16 +21,20 @@ fuzz_target!(
         };
         let before = server.store.accesses();
         let answer = register(body.to_vec()).await;
-        match ClientMetadata::parse(body, &[]) {
-            Ok(metadata) => {
+        match Registration::parse(body, &[]) {
+            Ok(Registration { metadata, .. }) => {
                 let told = answer.expect(201).body;
                 assert_eq!(
-                    ClientMetadata::parse(&told, &[]).expect("the echo is metadata"),
+                    Registration::parse(&told, &[])
+                        .expect("the echo is metadata")
+                        .metadata,
                     metadata
                 );
                 let again = register(told.to_vec()).await.expect(201).body;
                 assert_eq!(
-                    ClientMetadata::parse(&again, &[]).expect("and so is its echo"),
+                    Registration::parse(&again, &[])
+                        .expect("and so is its echo")
+                        .metadata,
                     metadata
                 );
             }

@@ -115,7 +115,11 @@ fuzz_target!(|input: Input| judge(|| {
             place,
         }),
         goes_to: None,
-        details: input.problem.map(|told| ("Told", told)).into_iter().collect(),
+        details: input
+            .problem
+            .map(|told| ("Told", told))
+            .into_iter()
+            .collect(),
     };
     let plain = MessagePage {
         title: "x",
@@ -128,7 +132,11 @@ fuzz_target!(|input: Input| judge(|| {
             place: "x",
         }),
         goes_to: None,
-        details: input.problem.map(|told| ("Told", harmless(told))).into_iter().collect(),
+        details: input
+            .problem
+            .map(|told| ("Told", harmless(told)))
+            .into_iter()
+            .collect(),
     };
     assert_eq!(skeleton(&message.render()), skeleton(&plain.render()));
 }));
