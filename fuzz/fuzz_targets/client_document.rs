@@ -29,20 +29,20 @@ fuzz_target!(|input: &[u8]| judge(|| {
         assert!(strict.path().as_str().len() > 1);
     }
     let document = input.get(end + 1..).unwrap_or_default();
-    let Ok(metadata) = client_document::parse(&url, document) else {
+    let Ok(metadata) = client_document::parse(&url, document, &[]) else {
         return;
     };
     let read: Value = serde_json::from_slice(document).expect("it is JSON");
     assert_eq!(read["client_id"], address);
     assert!(!metadata.client_name.trim().is_empty() && !metadata.redirect_uris.is_empty());
     let elsewhere = DocumentUrl::parse(&format!("{address}x"));
-    assert!(elsewhere.is_none_or(|url| client_document::parse(&url, document).is_err()));
+    assert!(elsewhere.is_none_or(|url| client_document::parse(&url, document, &[]).is_err()));
     let echo = json!({
         "client_id": address,
         "client_name": metadata.client_name,
         "redirect_uris": metadata.redirect_uris,
     });
-    let again = client_document::parse(&url, echo.to_string().as_bytes());
+    let again = client_document::parse(&url, echo.to_string().as_bytes(), &[]);
     let again = again.expect("the echo is a document");
     assert_eq!(again.client_name, metadata.client_name);
     assert_eq!(again.redirect_uris, metadata.redirect_uris);
