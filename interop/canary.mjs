@@ -55,6 +55,11 @@ export function record({ method, path, headers, sent, status, answer, received }
     if (typeof value === 'string') body = body.replace(secret(kind, value), '-');
   }
 
+  if (url.pathname === '/consent' && status === 200) {
+    // The page after an app was approved carries the code in the link that opens the app.
+    body = body.replace(/(?<=[?&;]code=)[\w-]+/g, (code) => (secret('code', code), '-'));
+  }
+
   const shown = [];
   for (let index = 0; index < (answer ?? []).length; index += 2) {
     const name = answer[index].toLowerCase();
