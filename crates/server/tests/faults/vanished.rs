@@ -60,13 +60,13 @@ async fn fi_12_clients_that_vanish_are_given_up_within_half_a_minute() {
 
         world.upstream.answers(async {
             Response::builder()
-                .header(header::CONTENT_TYPE, "text/event-stream")
+                .header(header::CONTENT_TYPE, "application/json")
                 .body(Body::from(vec![b' '; 64 << 20]))
                 .unwrap()
         });
         let mut reading = connect(&world).await;
         reading
-            .write_all(request(&world, "GET", "/mcp").as_bytes())
+            .write_all(request(&world, "POST", "/mcp").as_bytes())
             .await
             .unwrap();
         clients.push(begun(reading).await);

@@ -1,8 +1,8 @@
 //! The proxied endpoint: bearer check, then the request goes to the upstream and its answer comes
 //! back, both as they stream. A body is read only where the headers do not say what a request is.
 //!
-//! A call passes three stages, a file each: [`request`] makes the upstream's request of the
-//! client's, [`answer`] makes the client's answer of the upstream's, and [`exchange`] is what is
+//! A call passes three stages, a file each: `request.rs` makes the upstream's request of the
+//! client's, `answer.rs` makes the client's answer of the upstream's, and `exchange.rs` is what is
 //! known of the call on the way.
 
 mod answer;
