@@ -335,7 +335,7 @@ async fn a_refusal_of_a_configured_client_names_it_in_the_log() {
         );
     }
     let elsewhere = [("redirect_uri", Some("https://claude.ai/other"))];
-    // Whoever redeems a code learns nothing of it; the operator sees both.
+    // The client that redeems a code sees neither value; the log has both.
     let refused = client.redeem_with(&code, &elsewhere).await;
     let refused = refused.refused(400, "invalid_grant").everything();
     for uri in ["https://claude.ai/other", REDIRECT_URI] {

@@ -256,7 +256,7 @@ fn certified_tls(policy: &Policy) -> anyhow::Result<Result<ClientConfig, NoCerti
     Ok(tls)
 }
 
-/// Hosts of documents that the operator named, rather than whoever comes.
+/// The document hosts that the operator named, as opposed to those that unknown clients name.
 fn named_hosts(policy: &Policy) -> Vec<HostPattern> {
     let clients = &policy.clients;
     let keys = clients.preregistered.iter().filter_map(|client| {

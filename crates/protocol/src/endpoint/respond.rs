@@ -418,7 +418,7 @@ fn error_page(
 }
 
 /// The client that was refused, in one line. Of one that has no name here, or is unknown, the page
-/// tells nothing: it is the same, whoever asks.
+/// tells nothing: it is the same for every caller.
 fn client_of(error: &OAuthError) -> Option<String> {
     let client = error.client.as_deref()?;
     match client.name.trim() {

@@ -38,7 +38,7 @@ impl CompanyProxy {
             while let Ok((stream, _)) = listener.accept().await {
                 let (hosts, heads) = (Arc::clone(&hosts), Arc::clone(&heads));
                 tasks.spawn(async move {
-                    // Whoever has seen enough breaks off.
+                    // A caller that has read enough closes the connection.
                     let _ = pass_on(stream, &hosts, &heads).await;
                 });
             }
