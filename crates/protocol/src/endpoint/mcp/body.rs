@@ -84,6 +84,7 @@ pub(super) struct Overheard(Arc<Mutex<Heard>>);
 struct Heard {
     frames: Vec<Bytes>,
     length: usize,
+    has_ended: bool,
 }
 
 impl Overheard {
@@ -94,10 +95,11 @@ impl Overheard {
         })
     }
 
-    /// All that has passed, if it was not too long.
+    /// The whole body, if it has passed and was not too long. An upstream may answer before it has
+    /// read all of it.
     pub(super) fn bytes(&self) -> Option<Bytes> {
         let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.length > LONGEST {
+        if heard.length > LONGEST || !heard.has_ended {
             return None;
         }
         match &heard.frames[..] {
@@ -121,10 +123,13 @@ impl http_body::Body for Passing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        // Nobody asks for more when that was the last frame.
+        let has_ended = frame.is_none() || self.body.is_end_stream();
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.has_ended |= has_ended;
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
-            let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
             heard.length = heard.length.saturating_add(data.len());
             if heard.length <= LONGEST {
                 heard.frames.push(data.clone());
@@ -215,4 +220,44 @@ pub(super) async fn opening(
         }
     }
     (None, Ahead::body(read, Some(body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    fn in_pieces(pieces: &[&'static [u8]]) -> Body {
+        let frames = pieces.iter().copied().map(Bytes::from_static);
+        let frames: Vec<_> = frames.map(Frame::data).map(Ok::<_, Infallible>).collect();
+        Body::new(StreamBody::new(stream::iter(frames)))
+    }
+
+    /// Else a request that is sent again would be sent in part.
+    #[tokio::test]
+    async fn a_body_was_overheard_when_all_of_it_has_passed() {
+        static LONG: [u8; LONGEST + 1] = [b'x'; LONGEST + 1];
+        let overheard = Overheard::default();
+        let mut body = overheard.body(in_pieces(&[b"ab", b"cd"]));
+        assert_eq!(overheard.bytes(), None);
+        for _ in 0..2 {
+            let _ = body.frame().await.unwrap().unwrap();
+            assert_eq!(overheard.bytes(), None);
+        }
+        assert!(body.frame().await.is_none());
+        assert_eq!(overheard.bytes().unwrap(), "abcd");
+
+        let overheard = Overheard::default();
+        let mut whole = overheard.body(Body::from("ab"));
+        let _ = whole.frame().await.unwrap().unwrap();
+        assert_eq!(overheard.bytes().unwrap(), "ab");
+
+        let overheard = Overheard::default();
+        let _ = overheard.body(in_pieces(&[&LONG])).collect().await.unwrap();
+        assert_eq!(overheard.bytes(), None);
+    }
 }
