@@ -51,6 +51,17 @@ impl Wire {
         }
     }
 
+    /// Waits until the body of a request with `Expect: 100-continue` is asked for.
+    pub async fn body_is_asked_for(&mut self) {
+        loop {
+            if let Some((answer, _)) = self.head() {
+                assert_eq!(answer.status, StatusCode::CONTINUE);
+                return;
+            }
+            assert!(self.read_more().await, "half an answer: {:?}", self.unread);
+        }
+    }
+
     /// Sends all these requests before it looks for an answer to the first.
     pub async fn pipelined(&mut self, requests: &[String]) -> Vec<Answer> {
         self.send(requests.concat()).await;

@@ -229,18 +229,26 @@ pub async fn alike_paths(world: Arc<World>) {
     world.passes(client.call_at("/mcp/one", &tokens)).await;
 }
 
-/// What counts is the moment at which the request arrived.
+/// What counts is the moment at which the request arrived: within a session, where the body passes
+/// as it comes, and outside one, where it is read first.
 pub async fn expires_on_the_way(world: Arc<World>) -> Result<(), Missing> {
     let (world, time) = world.with_a_clock().await?;
-    let (_, tokens) = world.connected().await;
+    let (client, tokens) = world.connected().await;
     let (host, token) = (world.proxy.address, &tokens.access_token);
-    let before = world.upstream.begun();
-    let mut wire = Wire::open(&world.http).await;
-    wire.send(format!(
+    let session = world.starts_session(&client, &tokens, "s-1").await;
+    let session = session.to_str().unwrap();
+    let head = format!(
         "POST /mcp HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {token}\r\n\
-         content-length: 4\r\n\r\n{{"
-    ))
-    .await;
+         content-length: 4\r\nexpect: 100-continue\r\n"
+    );
+    let before = world.upstream.begun();
+    let mut outside = Wire::open(&world.http).await;
+    outside.send(format!("{head}\r\n")).await;
+    outside.body_is_asked_for().await;
+    let mut wire = Wire::open(&world.http).await;
+    wire.send(format!("{head}mcp-session-id: {session}\r\n\r\n"))
+        .await;
+    wire.body_is_asked_for().await;
     timeout(SOON, async {
         while world.upstream.begun() == before {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -249,9 +257,11 @@ pub async fn expires_on_the_way(world: Arc<World>) -> Result<(), Missing> {
     .await
     .unwrap();
     time.is_off_by(3_601);
-    wire.send("  }").await;
-    let _ = wire.answer().await.unwrap().expect(200);
-    assert_eq!(world.upstream.last().body(), "{  }");
+    for wire in [&mut wire, &mut outside] {
+        wire.send("{  }").await;
+        let _ = wire.answer().await.unwrap().expect(200);
+        assert_eq!(world.upstream.last().body(), "{  }");
+    }
     // The next on the same connection is too late.
     let late = async {
         wire.send(format!(
