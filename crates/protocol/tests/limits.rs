@@ -607,12 +607,22 @@ async fn streams_that_were_of_use_are_opened_again_at_any_time() {
         assert_eq!(stream.status(), 200);
         let _ = stream.into_body().collect().await.unwrap();
     }
-    // The answer to a call is no stream of this kind.
-    for _ in 0..50 {
-        server
-            .upstream
-            .answers(event_stream(Body::from("data: 1\n\n")));
-        let _ = client.call(&tokens).await.expect(200);
+    // The answer to a request is no stream of this kind, even where the request asks for one.
+    for method in ["tools/call", "subscriptions/listen"] {
+        // So that there are not too many calls.
+        server.clock.advance(Duration::from_secs(1));
+        for _ in 0..50 {
+            let answer = event_stream(Body::from("data: 1\n\n"));
+            server.upstream.answers(answer);
+            let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#);
+            let mut call = client.call_request(&tokens);
+            *call.body_mut() = Body::from(body);
+            let method = HeaderValue::from_static(method);
+            call.headers_mut().insert("mcp-method", method);
+            let answer = server.front.answer(call, HOME).await;
+            assert_eq!(answer.status(), 200);
+            let _ = answer.into_body().collect().await.unwrap();
+        }
     }
 }
 

@@ -191,7 +191,7 @@ async fn what_was_agreed_on_is_read_from_an_event_stream_too() {
 async fn an_older_version_header_on_a_body_of_the_newer_era_is_put_right() {
     let claude = Conversation::at(&TestServer::new()).await;
     let _ = claude.initializes("s-1").await;
-    for version in [OLD, "", NEW, "2024-11-05"] {
+    for version in [OLD, "", "2024-11-05"] {
         let _ = claude.posts(version, NEW_LIST).await.expect(200);
         assert_eq!(claude.arrived(), (None, Some(NEW.into())), "{version}");
         let got = claude.server().upstream.last();
@@ -199,6 +199,17 @@ async fn an_older_version_header_on_a_body_of_the_newer_era_is_put_right() {
         assert_eq!(got.body(), NEW_LIST);
     }
     assert_eq!(claude.server().journal.count("VersionMended"), 1);
+
+    // A client that names the revision itself is its server's to judge.
+    let _ = claude.posts(NEW, NEW_LIST).await.expect(200);
+    assert_eq!(claude.arrived(), (None, Some(NEW.into())));
+    let got = claude.server().upstream.last();
+    assert_eq!(header(&got, "mcp-method"), None);
+
+    // So is one of that era that calls what the era has dropped.
+    let dropped = NEW_LIST.replace("tools/list", "initialize");
+    let _ = claude.posts(NEW, &dropped).await.expect(200);
+    assert_eq!(claude.arrived(), (None, Some(NEW.into())));
 
     let call = NEW_LIST
         .replace("tools/list\"", "tools/call\"")

@@ -22,8 +22,8 @@ impl Signs<'_> {
     /// The first sign that says anything decides.
     pub fn era(&self) -> Era {
         match self.message {
-            Some(message) if message.is_for(INITIALIZE) => Era::Legacy,
             Some(message) if is_modern(message) => Era::Modern,
+            Some(message) if opens(message) => Era::Legacy,
             _ if self.may_be_modern() => self.header.map_or(Era::Legacy, Revision::era),
             _ => Era::Legacy,
         }
@@ -51,6 +51,12 @@ pub fn is_modern(message: &Message<'_>) -> bool {
         || message.is_for(LISTEN)
 }
 
+/// Whether a body asks for a session. One of the newer era that calls the method which that era has
+/// dropped asks for nothing: its server says so.
+pub fn opens(message: &Message<'_>) -> bool {
+    message.is_for(INITIALIZE) && !is_modern(message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +74,12 @@ mod tests {
                 "2026-07-28",
                 r#"{"id":1,"method":"initialize"}"#,
                 Era::Legacy,
+            ),
+            (
+                Method::POST,
+                "2026-07-28",
+                &MODERN.replace(r#""x""#, r#""initialize""#),
+                Era::Modern,
             ),
             (Method::POST, "", MODERN, Era::Modern),
             (Method::POST, "2025-11-25", MODERN, Era::Modern),

@@ -4,7 +4,10 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderValue};
 
-use super::message::Message;
+use super::{
+    message::Message,
+    revision::{Era, Revision},
+};
 use crate::forward::headers::{MCP_METHOD, MCP_NAME, MCP_PROTOCOL_VERSION};
 
 const ENCODED: &str = "=?base64?";
@@ -36,12 +39,20 @@ pub fn check(headers: &HeaderMap, message: &Message<'_>) -> Result<(), Contradic
 }
 
 /// Writes the version header and those of the two others that are missing from a body of the newer
-/// era. Whether the version header said something else.
+/// era, where the version header does not name that era's revision. A client whose header does so
+/// knows what else belongs there, and what it leaves out is for its server to refuse. Whether the
+/// version header said something else.
 pub fn complete(headers: &mut HeaderMap, message: &Message<'_>) -> bool {
-    let mut is_mended = false;
+    let said = headers.get(MCP_PROTOCOL_VERSION);
+    let said = said.and_then(|said| Revision::parse(said.as_bytes()));
+    if said.is_some_and(|said| match message.revision {
+        Some(revision) => said == revision,
+        None => said.era() == Era::Modern,
+    }) {
+        return false;
+    }
     if let Some(revision) = message.revision {
-        let said = headers.insert(MCP_PROTOCOL_VERSION, revision.to_header());
-        is_mended = said.is_none_or(|said| said != revision.as_str());
+        headers.insert(MCP_PROTOCOL_VERSION, revision.to_header());
     }
     for (name, value) in [(MCP_METHOD, &message.method), (MCP_NAME, &message.target)] {
         if let Some(value) = value
@@ -50,7 +61,7 @@ pub fn complete(headers: &mut HeaderMap, message: &Message<'_>) -> bool {
             headers.insert(name, encoded(value));
         }
     }
-    is_mended
+    message.revision.is_some()
 }
 
 /// The text that a header stands for. `None` if it is not what anything is encoded to.
@@ -124,18 +135,19 @@ mod tests {
             r#"{"id":1,"method":"tools/call","params":{"name":"✓","_meta":
             {"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#,
         );
-        for (pairs, mended) in [
-            (&[][..], true),
-            (&[("mcp-protocol-version", "2025-11-25")], true),
-            (&[("mcp-protocol-version", "2026-07-28")], false),
-        ] {
+        for pairs in [&[][..], &[("mcp-protocol-version", "2025-11-25")]] {
             let mut headers = headers(pairs);
-            assert_eq!(complete(&mut headers, &body), mended, "{pairs:?}");
+            assert!(complete(&mut headers, &body), "{pairs:?}");
             assert_eq!(headers["mcp-protocol-version"], "2026-07-28");
             assert_eq!(headers["mcp-method"], "tools/call");
             assert_eq!(headers["mcp-name"], "=?base64?4pyT?=");
             assert_eq!(check(&headers, &body), Ok(()));
         }
+        // Who names the revision knows the headers that go with it.
+        let pairs = [("mcp-protocol-version", "2026-07-28")];
+        let mut named = headers(&pairs);
+        assert!(!complete(&mut named, &body));
+        assert_eq!(named, headers(&pairs));
         // The revision is never made up.
         let mut none = HeaderMap::new();
         let bare = message(r#"{"id":1,"method":"server/discover"}"#);

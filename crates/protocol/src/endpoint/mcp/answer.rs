@@ -83,7 +83,7 @@ pub(super) async fn exchange(
         let wait = conversation
             .brief_streams
             .wait(rate, app.ports.clock.elapsed());
-        if !wait.is_zero() && !is_resumed {
+        if !wait.is_zero() && request.method() == Method::GET && !is_resumed {
             return exchange.refuse_by_limit(Limit::BriefStreamsPerGrant, wait);
         }
         let Some(place) = app
@@ -331,7 +331,8 @@ impl Sent<'_> {
     /// ends at once.
     fn stream(mut self, theirs: &HeaderMap, body: Body) -> Body {
         let (app, limits) = (self.exchange.app, &self.exchange.app.policy.limits);
-        let is_counted = self.place.is_some() && !self.is_resumed;
+        // What ends at once after a POST was its answer.
+        let is_counted = self.method == Method::GET && !self.is_resumed;
         let opening = self.exchange.caller.take().filter(|_| is_counted);
         let opening = opening.map(|live| Opening {
             clock: Arc::clone(&app.ports.clock),

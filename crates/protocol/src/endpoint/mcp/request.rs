@@ -28,7 +28,7 @@ use crate::{
     },
     journal::{CallRefused, Event},
     mcp::{
-        era::{self, INITIALIZE, Signs},
+        era::{self, Signs},
         message::{Message, NotRead},
         repeated,
         revision::{Era, Revision},
@@ -102,7 +102,7 @@ pub(super) async fn prepare(
     let version = parts.headers.get(MCP_PROTOCOL_VERSION);
     let header = version.and_then(|version| Revision::parse(version.as_bytes()));
     let speaks_newer = header.map(Revision::era) == Some(Era::Modern);
-    let is_opening = message.as_ref().is_some_and(|it| it.is_for(INITIALIZE));
+    let is_opening = message.as_ref().is_some_and(era::opens);
     let is_modern = session.is_none() && message.as_ref().is_some_and(era::is_modern);
     let session = match session {
         Some(session) => Some(session),
