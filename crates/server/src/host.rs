@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use async_trait::async_trait;
 use axum::body::Body;
-use http::{Request, Response, Uri, uri::Scheme};
+use http::{Request, Response, Uri, request::Parts, uri::Scheme};
 use protocol::{
     endpoint::{App, Front, Ports, extract::Permit, respond},
     identity::password::Kind,
@@ -424,16 +424,18 @@ impl Upstream for Upstreams {
     async fn send(
         &self,
         permit: Permit,
-        request: Request<Body>,
+        head: &Parts,
+        body: Body,
     ) -> Result<Response<Body>, UpstreamError> {
         match permit.upstream().destination {
-            Destination::Remote { .. } => self.remote.exchange(request).await,
+            Destination::Remote { .. } => self.remote.exchange(head, body).await,
             Destination::Demo => {
                 let person = Person {
                     subject: permit.subject(),
                     sign_in: self.sign_in,
                     client: permit.client_id().as_str(),
                 };
+                let request = Request::from_parts(head.clone(), body);
                 Ok(self.demo.answer(&person, request).await)
             }
         }

@@ -144,8 +144,8 @@ pub(super) struct Line {
 
 /// Why there is no answer.
 pub(super) enum Unanswered {
-    /// Nothing was written of the request.
-    Unsent(Box<Request<RequestBody>>, hyper::Error),
+    /// Nothing was written of the request. This is its body.
+    Unsent(RequestBody, hyper::Error),
     /// It may have arrived. `heard` is whether anything came back.
     Sent { error: hyper::Error, heard: bool },
 }
@@ -178,7 +178,7 @@ impl Line {
                     self.kept.note_close(&self.host, idle_for);
                 }
                 Err(match failed.take_message() {
-                    Some(request) => Unanswered::Unsent(Box::new(request), failed.into_error()),
+                    Some(request) => Unanswered::Unsent(request.into_body(), failed.into_error()),
                     None => Unanswered::Sent {
                         error: failed.into_error(),
                         heard,

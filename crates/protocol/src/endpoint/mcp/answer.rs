@@ -127,14 +127,14 @@ async fn send(
     read: Option<Bytes>,
 ) -> Result<Response<Body>, UpstreamError> {
     let app = exchange.app;
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let headers = request.headers().clone();
-    let response = app.ports.upstream.send(permit.clone(), request).await?;
+    let (mut head, body) = request.into_parts();
+    let upstream = &app.ports.upstream;
+    let response = upstream.send(permit.clone(), &head, body).await?;
     let Some(target) = redirect::within_origin(
         response.status(),
         response.headers(),
-        &uri,
-        headers.get(header::HOST),
+        &head.uri,
+        head.headers.get(header::HOST),
     ) else {
         return Ok(response);
     };
@@ -149,14 +149,11 @@ async fn send(
     {
         app.journal.record(&Event::RedirectFollowed {
             upstream: &permit.upstream().name,
-            target: &redirect::leads_to(response.headers(), &uri).unwrap_or_default(),
+            target: &redirect::leads_to(response.headers(), &head.uri).unwrap_or_default(),
         });
     }
-    let mut again = Request::new(Body::from(body));
-    *again.method_mut() = method;
-    *again.uri_mut() = target;
-    *again.headers_mut() = headers;
-    app.ports.upstream.send(permit, again).await
+    head.uri = target;
+    upstream.send(permit, &head, Body::from(body)).await
 }
 
 impl Sent<'_> {
