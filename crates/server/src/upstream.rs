@@ -94,7 +94,7 @@ pub(crate) fn tls_trusting(roots: RootCertStore) -> ClientConfig {
 pub struct RemoteUpstream {
     pool: Pool<Connector>,
     head: Duration,
-    /// Requests that were sent again.
+    /// Requests that were retried.
     pub repeated: Counter,
     proxies: OutgoingProxies,
 }
@@ -137,10 +137,10 @@ impl RemoteUpstream {
 
     /// Sends a request, whose URI is absolute, and returns the answer as soon as its head is there.
     ///
-    /// A kept connection may turn out to be closed. Then the request goes on another one if nothing
-    /// of it was written; and once, on a fresh one, if nothing came back and a second run can do no
-    /// harm. Else an upstream that closes while the request is on its way is
-    /// [`UpstreamError::Broken`]: it may have acted.
+    /// A kept connection may turn out to be closed. If nothing of the request was written, it goes
+    /// on another one. If nothing came back and the request is idempotent, it is retried once, on a
+    /// fresh one. Otherwise the error is [`UpstreamError::Broken`], since the upstream may have
+    /// acted.
     pub async fn exchange(
         &self,
         head: &Parts,
@@ -247,7 +247,7 @@ fn host_header((scheme, authority): &Host) -> Result<HeaderValue, Cause> {
     Ok(HeaderValue::try_from(name)?)
 }
 
-/// Whether it was the client's body that failed.
+/// Whether the client's body failed.
 fn is_of_client(error: &hyper::Error) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(found) = cause {
@@ -259,7 +259,7 @@ fn is_of_client(error: &hyper::Error) -> bool {
     false
 }
 
-/// Whose fault it is that a connection brought no answer.
+/// Whether the client's body or the upstream failed.
 fn why_broken(error: hyper::Error) -> UpstreamError {
     if is_of_client(&error) {
         UpstreamError::RequestBody(error.into())

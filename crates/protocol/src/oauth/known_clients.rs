@@ -567,7 +567,7 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
 pub const WITHOUT_PKCE: &[Peculiarity] = &[
     Peculiarity {
         does: "Microsoft Foundry, with OAuth identity passthrough",
-        answer: "its makers were asked for PKCE",
+        answer: "PKCE was requested from its vendor",
         report: "https://github.com/microsoft-foundry/new-foundry-portal/issues/109",
         test: "a_client_without_pkce_is_named_and_told_to_use_it",
     },
@@ -579,7 +579,7 @@ pub const WITHOUT_PKCE: &[Peculiarity] = &[
     },
     Peculiarity {
         does: "Google ADK, in McpToolset of 1.28",
-        answer: "its makers were asked for PKCE",
+        answer: "PKCE was requested from its vendor",
         report: "https://github.com/google/adk-python/issues/5101",
         test: "a_client_without_pkce_is_named_and_told_to_use_it",
     },

@@ -46,7 +46,7 @@ fn error_page(
 ) -> Response<Body> {
     let (title, usual) = if status.is_server_error() {
         let usual = ForPeople {
-            what: "Something that this proxy needs is not there just now.".into(),
+            what: "A service that this proxy depends on is unavailable.".into(),
             next_step: "Wait a moment, then start again from your app.".into(),
         };
         ("This does not work right now", usual)
@@ -74,8 +74,8 @@ fn error_page(
     response
 }
 
-/// The client that was refused, in one line. Of one that has no name here, or is unknown, the page
-/// tells nothing: it is the same for every caller.
+/// The refused client, in one line. An unknown client, or one without a name, is left out, so that
+/// the page is the same for every caller.
 fn client_of(error: &OAuthError) -> Option<String> {
     let client = error.client.as_deref()?;
     match client.name.trim() {
@@ -96,15 +96,14 @@ fn details<'a>(
     app.into_iter().chain([reason]).chain(reference).collect()
 }
 
-/// A refusal that the client is told about at its own, proved, redirect URI.
+/// A refusal that the client gets, at its own, proved redirect URI.
 pub(crate) fn refused_to_client(app: &App, refusal: &Refusal) -> Response<Body> {
     note(app, Endpoint::Authorize, &refusal.error);
     see_other(&refusal.to.with_error(&refusal.error, &app.policy.issuer))
 }
 
-/// The same when nobody here knows who is at that URI: a person decides whether to go there.
-/// Otherwise a link that starts with our name would lead wherever a stranger wants (RFC 9700
-/// §4.11.2).
+/// The same for an unknown client: a person decides whether to go there. Otherwise this server
+/// would be an open redirector (RFC 9700 §4.11.2).
 pub(crate) fn refused_to_stranger(app: &App, refusal: &Refusal) -> Response<Body> {
     note(app, Endpoint::Authorize, &refusal.error);
     let error = &refusal.error;
@@ -150,11 +149,11 @@ pub(crate) fn back_to_client(
     let (title, explanation) = match decided {
         Decided::Approved => (
             "Done. You can close this page.",
-            "You approved the connection, and the app has been given the answer.",
+            "You approved the connection, and the app has the answer.",
         ),
         Decided::Denied => (
             "Denied. You can close this page.",
-            "The app gets no access, and has been told so.",
+            "The app gets no access, and knows that you denied it.",
         ),
     };
     let message = MessagePage {

@@ -58,7 +58,7 @@ pub(crate) fn for_browser(app: &App, path: &str, response: Response<Body>) -> Re
         }
         StatusCode::NOT_FOUND => MessagePage {
             title: "There is nothing at this address",
-            explanation: "The address may be mistyped, or of a server that is not here any more.",
+            explanation: "The address may be mistyped, or its server was removed.",
             next_step: &next_step,
             ..MessagePage::default()
         }
@@ -87,8 +87,8 @@ pub(crate) fn is_for_front_page<B>(request: &Request<B>) -> bool {
     request.uri().path() == "/" && opened_in_browser(request).is_some()
 }
 
-/// What a person sees who opens the public address in a browser. Programs find nothing there unless
-/// it is the address of an MCP server, and unauthenticated callers learn nothing of what is behind it.
+/// The page at the public address, for browsers. Programs get a 404 there unless it is the address
+/// of an MCP server. The page names no server to an unauthenticated caller.
 pub(crate) async fn front_page(State(app): State<App>, request: Request<Body>) -> Response<Body> {
     if !is_for_front_page(&request) {
         return not_found(&app, request.uri());
@@ -96,8 +96,8 @@ pub(crate) async fn front_page(State(app): State<App>, request: Request<Body>) -
     let next_step = full_addresses(&app);
     let message = MessagePage {
         title: "This address is for MCP clients",
-        explanation: "Programs such as an assistant or an editor come through here to MCP servers, after \
-                      a person has approved them.",
+        explanation: "Assistants, editors and other programs reach MCP servers through this proxy, \
+                      after a person has approved them.",
         next_step: &next_step,
         ..MessagePage::default()
     };

@@ -1,4 +1,4 @@
-//! Calls that an upstream did not answer, or not in a way that a client could understand.
+//! Calls that were refused, or that got no answer that a client could use.
 
 use std::{borrow::Cow, error::Error};
 
@@ -15,7 +15,7 @@ use crate::{
     oauth::bearer,
 };
 
-/// The methods that are passed on to upstreams.
+/// The methods that are forwarded to upstreams.
 const PASSED_ON: HeaderValue =
     HeaderValue::from_static("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
 
@@ -26,7 +26,7 @@ const HEADER_MISMATCH: i64 = -32020;
 const SESSION_NOT_FOUND: i64 = -32001;
 const SERVER_ERROR: i64 = -32000;
 
-/// The page that calls may not, as `origin` is not ours, nor of this computer, nor allowed.
+/// The page may not call: its `origin` is neither ours, nor on this computer, nor allowed.
 pub(crate) fn foreign_origin(origin: &str) -> Response<Body> {
     let description = format!(
         "pages of {origin} may not call this server; its operator can allow them with allowed_origins"
@@ -69,7 +69,7 @@ fn request_refused(why: CallRefused, detail: Option<&str>, id: Option<&str>) -> 
         CallRefused::Method => (
             StatusCode::METHOD_NOT_ALLOWED,
             SERVER_ERROR,
-            "this HTTP method is not passed on",
+            "this HTTP method is not forwarded",
         ),
         CallRefused::Repeated => (
             bad_request,
@@ -110,7 +110,7 @@ fn request_refused(why: CallRefused, detail: Option<&str>, id: Option<&str>) -> 
         CallRefused::Limit(Limit::BriefStreamsPerGrant) => (
             StatusCode::TOO_MANY_REQUESTS,
             SERVER_ERROR,
-            "the MCP server behind this proxy ends its event stream at once, again and again; ask for it less often",
+            "the MCP server behind this proxy keeps ending its event stream at once; ask for it less often",
         ),
         CallRefused::Limit(_) => (
             StatusCode::TOO_MANY_REQUESTS,
@@ -120,7 +120,7 @@ fn request_refused(why: CallRefused, detail: Option<&str>, id: Option<&str>) -> 
         CallRefused::NoRoom => (
             StatusCode::SERVICE_UNAVAILABLE,
             SERVER_ERROR,
-            "too many requests are waited for, try again in a few seconds",
+            "too many requests are pending, try again in a few seconds",
         ),
         CallRefused::Body | CallRefused::Bearer(_) => (
             bad_request,
@@ -158,8 +158,8 @@ pub(crate) fn unknown_method(id: Option<&str>) -> Response<Body> {
     rpc_error(StatusCode::NOT_FOUND, answer::METHOD_NOT_FOUND, message, id)
 }
 
-/// The upstream's part failed. Never 401, which would send the client to sign in again; a 404 only
-/// where its session has ended. Nothing of the upstream's own answer is shown.
+/// The upstream failed. Never 401, which would send the client to sign in again; a 404 only where
+/// its session has ended. Nothing of the upstream's own answer is shown.
 pub(crate) fn upstream_failed(
     why: UpstreamFailed,
     detail: Option<&str>,
@@ -188,13 +188,13 @@ pub(crate) fn upstream_failed(
         ),
         UpstreamFailed::SignInDemanded => (
             bad_gateway,
-            "signs people in itself (OAuth), which the proxy does not support; the operator of the \
+            "requires its own OAuth sign-in, which the proxy does not support; the operator of the \
              proxy has to configure a static `credential`, if the server takes one"
                 .into(),
         ),
         UpstreamFailed::CallForbidden => (
             bad_gateway,
-            "refused this call; the proxy's credential may not have the right to make it".into(),
+            "refused this call; the proxy's credential may lack the permission".into(),
         ),
         UpstreamFailed::HostRefused => (
             bad_gateway,
@@ -208,7 +208,7 @@ pub(crate) fn upstream_failed(
             bad_gateway,
             format!(
                 "answered with a web page, which is not MCP: a firewall or a sign-in page{detail} \
-                 stands before it, or its address is wrong",
+                 is in front of it, or its address is wrong",
                 detail = match detail {
                     "" => String::new(),
                     front => format!(" (probably of {front})"),
@@ -222,12 +222,12 @@ pub(crate) fn upstream_failed(
         ),
         UpstreamFailed::Looped => (
             StatusCode::LOOP_DETECTED,
-            "has an address that leads back to the proxy; the operator of the proxy has to correct \
+            "is configured with an address that leads back to the proxy; the operator of the proxy has to correct \
              it"
                 .into(),
         ),
         UpstreamFailed::ServerError => (bad_gateway, "failed".into()),
-        UpstreamFailed::Nonsense => (bad_gateway, "gave an answer that is no HTTP answer".into()),
+        UpstreamFailed::Nonsense => (bad_gateway, "sent an invalid HTTP response".into()),
     };
     // A server error of the proxy, from the range that JSON-RPC leaves to implementations.
     let message = format!("the MCP server behind this proxy {message}");

@@ -55,7 +55,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// After how long a client may try again when the store is in trouble.
 const RETRY_SOON: Duration = Duration::from_secs(5);
 
-/// A JSON answer that nobody keeps.
+/// A JSON answer that must not be cached.
 pub(super) fn json<T: Serialize + ?Sized>(status: StatusCode, document: &T) -> Response<Body> {
     let text = serde_json::to_vec(document).expect("our documents are strings, numbers and lists");
     let mut response = Response::new(Body::from(text));

@@ -10,7 +10,7 @@ use super::{
     come_back_after, page, seconds,
 };
 
-/// What a person is told when there is nothing to approve.
+/// Why a consent form approves nothing.
 pub(crate) enum Notice {
     /// The form was not sent from the browser that it was shown in.
     ForeignForm,
@@ -20,7 +20,7 @@ pub(crate) enum Notice {
     TooManyAttempts {
         wait: Duration,
     },
-    /// So many wrong attempts came from the page that it is worth nothing any more.
+    /// Too many wrong attempts came from the page; it can approve nothing any more.
     PageSpent,
     TooManyDenials {
         wait: Duration,
@@ -70,21 +70,21 @@ pub(crate) fn notice(app: &App, notice: &Notice) -> Response<Body> {
             (
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too many wrong attempts",
-                "To keep others from guessing, no further attempt is accepted for now.",
+                "Further attempts are locked out for now, to prevent guessing.",
                 waiting.trim_end(),
             )
         }
         Notice::PageSpent => (
             StatusCode::FORBIDDEN,
             "Too many wrong attempts",
-            "So many wrong attempts were made from this page that nothing can be approved from it \
-             any more.",
+            "There were too many wrong attempts on this page, so it cannot approve anything any \
+             more.",
             start_again,
         ),
         Notice::TooManyDenials { .. } => (
             StatusCode::TOO_MANY_REQUESTS,
             "Nothing was approved",
-            "So many requests were denied just now that this one is not written down.",
+            "Too many requests were denied just now, so this denial was not recorded.",
             "Close this page: without an approval the app gets nothing.",
         ),
     };

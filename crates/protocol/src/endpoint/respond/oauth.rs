@@ -67,7 +67,7 @@ pub(super) fn unreadable(endpoint: Endpoint, why: &NoBody) -> (StatusCode, OAuth
         NoBody::NoRoom => {
             let error = OAuthError::new(
                 ErrorCode::TemporarilyUnavailable,
-                "too many requests are waited for, try again in a few seconds",
+                "too many requests are pending, try again in a few seconds",
             );
             return (status_of(error.code), error);
         }

@@ -23,7 +23,7 @@ pub(crate) fn not_found(app: &App, uri: &Uri) -> Response<Body> {
     refusal(StatusCode::NOT_FOUND, "not_found", &description)
 }
 
-/// What every path but ours is answered with.
+/// The fallback of the router.
 pub(crate) async fn nothing_here(State(app): State<App>, uri: Uri) -> Response<Body> {
     not_found(&app, &uri)
 }
@@ -33,11 +33,11 @@ pub(crate) async fn method_not_allowed() -> Response<Body> {
     refusal(
         StatusCode::METHOD_NOT_ALLOWED,
         "invalid_request",
-        "this address does not take this method",
+        "this address does not support this method",
     )
 }
 
-/// The request does not say where it goes, or says it twice.
+/// The request has no `Host` header, or several.
 pub(crate) fn without_one_host() -> Response<Body> {
     refusal(
         StatusCode::BAD_REQUEST,
@@ -62,12 +62,12 @@ pub(crate) fn misdirected(app: &App, host: &str) -> Response<Body> {
     )
 }
 
-/// Where the content ends is a matter of opinion, and so is what begins there: nothing more is read.
+/// The end of the content is ambiguous (request smuggling), so nothing more is read.
 pub(crate) fn without_plain_framing() -> Response<Body> {
     let mut response = refusal(
         StatusCode::BAD_REQUEST,
         "invalid_request",
-        "the only Transfer-Encoding is chunked, once",
+        "Transfer-Encoding must be chunked, once, or missing",
     );
     response
         .headers_mut()
@@ -85,7 +85,7 @@ pub(crate) fn looped(app: &App) -> Response<Body> {
     )
 }
 
-/// The host cannot take on more than it has. The connection closes, since it is a part of that.
+/// The host is out of resources. The connection closes, since it is one of them.
 pub fn overloaded() -> Response<Body> {
     let mut response = refusal(
         StatusCode::SERVICE_UNAVAILABLE,
