@@ -17,6 +17,7 @@
 //   calls.headers                what is in every request with a token
 //   calls.version                the revision that it asks for in `initialize`
 //   calls.headersOf(it, message) its headers about version and session
+//   calls.meta                   `_meta` of its tool calls, in the scripts of `inOneSession`
 //   calls.startsAgainAt          the statuses at which it begins a new session: 404
 //   listens                      whether it keeps a stream open
 //   handshake, connects, works, stumbles, ends
@@ -58,6 +59,26 @@ export const byTheBook = (it, { method, params }) => ({
 export const initialize = (id, protocolVersion, clientInfo, capabilities = {}) => ({
   jsonrpc: '2.0', id, method: 'initialize', params: { protocolVersion, capabilities, clientInfo },
 });
+
+/** The scripts of a client that keeps to one session and listens in it. A profile replaces what it does otherwise. */
+export const inOneSession = {
+  listens: true,
+
+  async handshake(it) {
+    await it.initializes();
+    await it.notify('notifications/initialized');
+    await it.listens();
+  },
+  async connects(it) {
+    await this.handshake(it);
+    await it.lists('tools', 'prompts', 'resources');
+  },
+  async works(it) {
+    await it.listensAgain();
+    await it.callsTool({ meta: this.calls.meta });
+  },
+  ends: (it) => it.endsSession(),
+};
 
 let actors = 0;
 

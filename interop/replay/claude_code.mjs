@@ -2,12 +2,13 @@
 // answer is, and from then on sends the version twice in one header. Several processes of it share
 // one refresh token.
 
-import { byTheBook, initialize, MODERN, modernMeta, nodeFetch } from './actor.mjs';
+import { byTheBook, initialize, inOneSession, MODERN, modernMeta, nodeFetch } from './actor.mjs';
 
 const clientInfo = { name: 'claude-code', version: '2.1.280' };
 const AGENT = nodeFetch('claude-code/2.1.280 (cli)');
 
 export default {
+  ...inOneSession,
   title: 'Claude Code',
   seen: [
     'lowdefy/lowdefy#2345', // the version header twice
@@ -31,27 +32,19 @@ export default {
     clientInfo,
     capabilities: { roots: {}, elicitation: {} },
     answers: { 'roots/list': { roots: [{ uri: 'file:///home/me/project' }] } },
+    meta: { progressToken: 7, 'claudecode/toolUseId': 'toolu_01' },
     headersOf: (it, message, { isProbe }) => ({
       ...byTheBook(it, message),
       'MCP-Protocol-Version': isProbe ? MODERN : it.negotiated ? `${it.negotiated}, ${it.negotiated}` : '2025-11-25',
       ...(isProbe && { 'Mcp-Method': message.method }),
     }),
   },
-  listens: true,
 
   async handshake(it) {
     await it.request('server/discover', { _meta: modernMeta(clientInfo) }, { isProbe: true });
     await it.initializes();
     await it.notify('notifications/initialized');
     await it.listens();
-  },
-  async connects(it) {
-    await this.handshake(it);
-    await it.lists('tools', 'prompts', 'resources');
-  },
-  async works(it) {
-    await it.listensAgain();
-    await it.callsTool({ meta: { progressToken: 7, 'claudecode/toolUseId': 'toolu_01' } });
   },
   stumbles: {
     does: 'refreshes once more, from a process that still has the old token',
@@ -63,5 +56,4 @@ export default {
       await this.works(it);
     },
   },
-  ends: (it) => it.endsSession(),
 };

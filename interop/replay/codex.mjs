@@ -1,10 +1,13 @@
 // Codex, which is made of rmcp: probes with GET and without an agent, writes a slash at the end of
 // the resource, refreshes without it, and begins one new session when its own is lost.
 
+import { inOneSession } from './actor.mjs';
+
 const clientInfo = { name: 'codex-mcp-client', version: '0.171.0', title: 'Codex' };
 const NO_AGENT = { Accept: '*/*' };
 
 export default {
+  ...inOneSession,
   title: 'Codex',
   seen: [
     'openai/codex#12859', // no User-Agent
@@ -28,21 +31,12 @@ export default {
     version: '2025-06-18',
     clientInfo,
     capabilities: { elicitation: {} },
+    meta: { progressToken: 3 },
   },
-  listens: true,
 
-  async handshake(it) {
-    await it.initializes();
-    await it.notify('notifications/initialized');
-    await it.listens();
-  },
   async connects(it) {
     await this.handshake(it);
     await it.lists('tools');
-  },
-  async works(it) {
-    await it.listensAgain();
-    await it.callsTool({ meta: { progressToken: 3 } });
   },
   stumbles: {
     does: 'goes on after another process ended its session',
@@ -53,5 +47,4 @@ export default {
       await it.callsTool();
     },
   },
-  ends: (it) => it.endsSession(),
 };

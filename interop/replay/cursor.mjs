@@ -1,12 +1,13 @@
 // Cursor, made of the TypeScript SDK: registers a page, a program and an app at once, returns to its
 // app, and needs 405 or a stream when it wants to listen. A lost session is begun again by hand.
 
-import { initialize, nodeFetch } from './actor.mjs';
+import { initialize, inOneSession, nodeFetch } from './actor.mjs';
 
 const clientInfo = { name: 'cursor-vscode', version: '1.0.0' };
 const app = 'cursor://anysphere.cursor-mcp/oauth/callback';
 
 export default {
+  ...inOneSession,
   title: 'Cursor',
   seen: [
     'elie222/inbox-zero#3780', // its registration
@@ -36,21 +37,7 @@ export default {
     capabilities: { roots: { listChanged: false }, elicitation: {} },
     answers: { 'roots/list': { roots: [] } },
   },
-  listens: true,
 
-  async handshake(it) {
-    await it.initializes();
-    await it.notify('notifications/initialized');
-    await it.listens();
-  },
-  async connects(it) {
-    await this.handshake(it);
-    await it.lists('tools', 'prompts', 'resources');
-  },
-  async works(it) {
-    await it.listensAgain();
-    await it.callsTool();
-  },
   stumbles: {
     does: 'takes its stream up again with the same session',
     async script(it) {
@@ -58,5 +45,4 @@ export default {
       await it.callsTool();
     },
   },
-  ends: (it) => it.endsSession(),
 };

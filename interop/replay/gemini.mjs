@@ -1,11 +1,12 @@
 // Gemini CLI, made of the TypeScript SDK: compares the resource to the letter, asks for all scopes
 // that there are, and again at each refresh, which comes before the end of the token.
 
-import { initialize, nodeFetch } from './actor.mjs';
+import { initialize, inOneSession, nodeFetch } from './actor.mjs';
 
 const clientInfo = { name: 'gemini-cli-mcp-client', version: '0.0.1' };
 
 export default {
+  ...inOneSession,
   title: 'Gemini CLI',
   seen: [
     // packages/core/src/mcp/oauth-provider.ts and oauth-utils.ts
@@ -37,21 +38,7 @@ export default {
     capabilities: { roots: { listChanged: true } },
     answers: { 'roots/list': { roots: [] } },
   },
-  listens: true,
 
-  async handshake(it) {
-    await it.initializes();
-    await it.notify('notifications/initialized');
-    await it.listens();
-  },
-  async connects(it) {
-    await this.handshake(it);
-    await it.lists('tools', 'prompts', 'resources');
-  },
-  async works(it) {
-    await it.listensAgain();
-    await it.callsTool();
-  },
   stumbles: {
     does: 'refreshes when its token is refused',
     async script(it) {

@@ -1,7 +1,7 @@
 // VS Code: no version header on calls, its stream opened before the handshake is over, a lost
 // session at 400 as well as at 404, and a new registration at any 401 or 403.
 
-import { byTheBook, initialize, nodeFetch } from './actor.mjs';
+import { byTheBook, initialize, inOneSession, nodeFetch } from './actor.mjs';
 
 const clientInfo = { name: 'Visual Studio Code', version: '1.137.0' };
 const capabilities = { roots: { listChanged: true }, sampling: {}, elicitation: { form: {}, url: {} } };
@@ -9,6 +9,7 @@ const AGENT = nodeFetch('Visual Studio Code/1.137.0');
 const accept = 'text/event-stream, application/json';
 
 export default {
+  ...inOneSession,
   title: 'VS Code',
   seen: [
     // src/vs/workbench/api/common/extHostMcp.ts and src/vs/base/common/oauth.ts
@@ -43,6 +44,7 @@ export default {
     clientInfo,
     capabilities,
     answers: { 'roots/list': { roots: [{ uri: 'file:///home/me/project', name: 'project' }] } },
+    meta: { progressToken: '1106ae9e', 'vscode.conversationId': 'dc30885e', 'vscode.requestId': 'bf766dd8' },
     headersOf: (it, message) => ({ ...byTheBook(it, message), 'MCP-Protocol-Version': undefined }),
     startsAgainAt: [400, 404],
     /** The person signs in anew, this time at another port. */
@@ -51,20 +53,11 @@ export default {
       await it.asksThePerson({ redirectUri: 'http://127.0.0.1:60123/' });
     },
   },
-  listens: true,
 
   async handshake(it) {
     await it.initializes();
     await it.listens();
     await it.notify('notifications/initialized');
-  },
-  async connects(it) {
-    await this.handshake(it);
-    await it.lists('tools', 'prompts', 'resources');
-  },
-  async works(it) {
-    await it.listensAgain();
-    await it.callsTool({ meta: { progressToken: '1106ae9e', 'vscode.conversationId': 'dc30885e', 'vscode.requestId': 'bf766dd8' } });
   },
   stumbles: {
     does: 'registers anew when its token is refused',
@@ -73,5 +66,4 @@ export default {
       await this.works(it);
     },
   },
-  ends: (it) => it.endsSession(),
 };

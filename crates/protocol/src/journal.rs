@@ -93,7 +93,7 @@ pub enum Event<'a> {
         description: &'a str,
         /// The value that was refused.
         presented: Option<&'a str>,
-        /// What else the log is to know.
+        /// Details for the log.
         detail: Option<&'a str>,
         /// Whose request it was, as far as that was known.
         client: Option<&'a RefusedClient>,
@@ -320,8 +320,8 @@ pub(crate) fn told_path(path: &str) -> String {
     told
 }
 
-/// What may be told of a URL that was presented, such as a `resource`: of its path as of any path, and
-/// nothing of a query, which may hold a key.
+/// The part of a presented URL, such as a `resource`, that may be logged: its path by the rule for
+/// paths, and no query, which may hold a key.
 pub(crate) fn told_url(url: &str) -> String {
     let (url, more) = match url.find(['?', '#']) {
         Some(end) => (&url[..end], "?…"),
@@ -338,7 +338,7 @@ pub(crate) fn told_url(url: &str) -> String {
     format!("{scheme}://{}{}{more}", told_host(host), told_path(path))
 }
 
-/// What may be told of the `Origin` of a page: it has scheme, host and port, and nothing else.
+/// The `Origin` of a page as it may be logged: scheme, host and port.
 pub(crate) fn told_origin(origin: &HeaderValue) -> &str {
     let origin = origin.to_str().unwrap_or("an origin that is no text");
     &origin[..origin.floor_char_boundary(LONGEST_HOST)]

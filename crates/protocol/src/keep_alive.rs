@@ -1,4 +1,4 @@
-//! Event streams that are never silent for so long that something in front of us cuts them.
+//! Keeps silent event streams alive, since load balancers and reverse proxies cut them.
 //!
 //! This is the one place where a body does not leave as it came: a comment stands between two
 //! events, where it means nothing (HTML, "Server-sent events"). Nothing else is added or moved.
@@ -21,14 +21,14 @@ use crate::{
     ports::Clock,
 };
 
-/// What an event stream says when its upstream does not.
+/// The comment that is sent when the upstream is silent.
 const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// How long a stream may be silent when it opens. Some fronts hold even its head back until the
 /// first byte of the body. An answer that follows at once stays as it is.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
-/// An event stream that says something at least every so often.
+/// An event stream that is never silent for longer than a limit.
 pub(crate) struct KeptAlive {
     body: Body,
     comments: Option<Comments>,

@@ -25,7 +25,7 @@
 //! | RFC 6749 §4.1.3 code redemption | `oauth/authorization_code.rs` | `endpoint/token.rs` | `token_endpoint.rs` |
 //! | RFC 6749 §2.3 client authentication | `oauth/client_auth.rs` | `endpoint/extract.rs` | `token_endpoint.rs` |
 //! | RFC 6749 §3.3 scope | `oauth/scope.rs` | `endpoint/authorize.rs` | `authorization.rs` |
-//! | RFC 6749 §5.2 errors | `oauth/error.rs` | `endpoint/respond.rs` | `responses.rs` |
+//! | RFC 6749 §5.2 errors | `oauth/error.rs` | `endpoint/respond/oauth.rs` | `responses.rs` |
 //! | RFC 6750 bearer tokens | `oauth/bearer.rs` | `endpoint/mcp/mod.rs` | `resource_server.rs` |
 //! | RFC 7009 revocation | `oauth/revocation.rs` | `endpoint/revoke.rs` | `revocation.rs` |
 //! | RFC 7517 keys of clients | `oauth/jwks.rs` | `endpoint/extract.rs` | `client_assertions.rs` |

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, request};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -182,14 +182,16 @@ pub enum FetchError {
 /// Carries one request to an MCP server and its answer back, both as streams.
 #[async_trait]
 pub trait Upstream: Send + Sync {
-    /// Sends `request`, which already carries the upstream's address and credential. Taking a
-    /// [`Permit`] by value is the point: only the bearer check makes one.
+    /// Sends a request, whose head already carries the upstream's address and credential. Taking a
+    /// [`Permit`] by value is the point: only the bearer check makes one. The head is borrowed, so
+    /// that it is still there for a second try.
     ///
     /// Dropping the returned future or the answer's body ends the exchange with the upstream.
     async fn send(
         &self,
         permit: Permit,
-        request: Request<Body>,
+        head: &request::Parts,
+        body: Body,
     ) -> Result<Response<Body>, UpstreamError>;
 }
 

@@ -185,7 +185,7 @@ async fn after_twenty_wrong_attempts_a_page_approves_nothing_any_more() {
     let before = server.state();
     let dead = server.send_from(stranger(99), attempt(PASSPHRASE)).await;
     let dead = dead.expect(403);
-    assert!(dead.text().contains("nothing can be approved from it"));
+    assert!(dead.text().contains("it cannot approve anything any more"));
     assert_eq!(server.state(), before);
     assert_eq!(server.journal.count("Limited { limit: AttemptsPerPage"), 1);
 

@@ -698,7 +698,7 @@ async fn statuses_are_passed_on_unless_they_would_mislead_the_client() {
                 300..=399 => "redirects elsewhere",
                 504 => "did not answer in time",
                 500..=599 => "failed",
-                _ => "no HTTP answer",
+                _ => "an invalid HTTP response",
             };
             assert!(answer.text().contains(reason), "{answer:#?}");
         }

@@ -247,6 +247,30 @@ async fn a_confidential_client_must_prove_itself_to_refresh() {
     let _ = is_alive(&client, &tokens).await;
 }
 
+/// The record outlives the grant by an hour, so that a late refresh is refused for what it is. It
+/// does so when it is written for the first time and when a rotation writes it again.
+#[tokio::test]
+async fn a_grant_that_has_ended_is_known_for_an_hour_more() {
+    for is_rotated in [false, true] {
+        let server = TestServer::new();
+        let client = server.mcp_client().await;
+        let mut tokens = client.sign_in().await;
+        if is_rotated {
+            tokens = refreshed(&client, &tokens).await;
+        }
+        let refused = async || {
+            server.store.memory.sweep(server.now());
+            let answer = client.refresh(&tokens).await;
+            let answer = answer.refused(400, "invalid_grant").json();
+            answer["error_description"].as_str().unwrap().to_owned()
+        };
+        server.clock.advance(ALMOST_IDLE + Duration::from_hours(1));
+        assert_eq!(refused().await, "the grant was revoked or has expired");
+        server.clock.advance(SECOND);
+        assert_eq!(refused().await, "the refresh token is not known");
+    }
+}
+
 /// TK-20, N-RF-07, N-RF-08, N-RF-09: rule 3
 #[tokio::test]
 async fn a_grant_ends_when_idle_for_thirty_days_and_in_any_case_after_a_year() {
@@ -540,15 +564,21 @@ async fn the_first_use_of_each_generation_is_written_down_once() {
     assert_eq!(writes(), before);
 }
 
-/// What a process knows for sure it does not ask about again, until it may have become untrue.
-#[tokio::test]
-async fn a_grant_that_was_read_again_is_believed_anew() {
+/// A client that has called, at a process that believes what it read of a grant for three seconds.
+async fn believed_for_three_seconds() -> (TestServer, McpClient, Tokens) {
     let mut shared = one();
     shared.grant_freshness = Some(3 * SECOND);
     let server = TestServer::with(shared);
     let client = server.mcp_client().await;
     let tokens = client.sign_in().await;
     client.initializes(&tokens).await;
+    (server, client, tokens)
+}
+
+/// What a process knows for sure it does not ask about again, until it may have become untrue.
+#[tokio::test]
+async fn a_grant_that_was_read_again_is_believed_anew() {
+    let (server, client, tokens) = believed_for_three_seconds().await;
     let reads = || server.store.accesses().0;
     for _ in 0..3 {
         server.clock.advance(3 * SECOND);
@@ -601,12 +631,7 @@ async fn a_read_that_a_refresh_overtook_does_not_bring_the_old_state_back() {
 
 #[tokio::test]
 async fn a_read_that_a_note_of_use_overtook_does_not_make_it_be_written_again() {
-    let mut shared = one();
-    shared.grant_freshness = Some(3 * SECOND);
-    let server = TestServer::with(shared);
-    let client = server.mcp_client().await;
-    let tokens = client.sign_in().await;
-    client.initializes(&tokens).await;
+    let (server, client, tokens) = believed_for_three_seconds().await;
     server.clock.advance(3 * SECOND);
     overtaken(&client, &tokens, server.app.write_uses()).await;
 

@@ -324,7 +324,7 @@ async fn a_credential_that_does_not_exist_is_not_blamed() {
     let oauth = "Bearer resource_metadata=\"https://up.example/.well-known/x\"";
     let oauth = answer(401, &[("www-authenticate", oauth)], "");
     let heard = says(oauth).await;
-    failed(&heard, 502, 7, "signs people in itself");
+    failed(&heard, 502, 7, "requires its own OAuth sign-in");
     assert!(!heard.headers.contains_key(header::WWW_AUTHENTICATE));
     failed(
         &says(answer(403, &[], "")).await,

@@ -22,7 +22,7 @@ use crate::{
 /// The name of the upstream that was the only one at the last start that had just one.
 const ONLY: &str = "mark/only_upstream";
 
-/// Approvals that are looked through at most.
+/// The most approvals that are read.
 const MOST_READ: u32 = 10_000;
 
 /// The upstream that was the only one before others came: its clients may know it by addresses that
@@ -38,7 +38,7 @@ pub(crate) async fn recall_the_only_one(
     Ok(known.map(|known| String::from_utf8_lossy(&known.value).into_owned()))
 }
 
-/// Writes down which upstream is the only one, if one is.
+/// Stores which upstream is the only one, if there is just one.
 pub(crate) async fn remember_the_only_one(
     store: &dyn Store,
     policy: &Policy,
@@ -65,7 +65,7 @@ pub(crate) struct Lost {
     pub(crate) remedy: String,
 }
 
-/// Finds those that a start with this plan would find, before it. Only in a SQLite store, where nothing
+/// Finds the approvals that a start with this plan would end. Only in a SQLite store, where nothing
 /// has to be connected to; nothing is created or changed.
 pub(crate) fn foretell(plan: Plan) -> anyhow::Result<Vec<Lost>> {
     // Nobody signs in.
@@ -119,7 +119,7 @@ fn lost_of(grants: impl Iterator<Item = Grant>, policy: &Policy) -> Vec<Lost> {
         .collect()
 }
 
-/// How to have the approvals back that were given for `name` at `address`.
+/// How to restore the approvals for `name` at `address`.
 fn remedy(name: &str, address: &str, policy: &Policy) -> String {
     let path = address.strip_prefix(policy.issuer.as_str());
     let is_here = policy
@@ -127,16 +127,16 @@ fn remedy(name: &str, address: &str, policy: &Policy) -> String {
         .iter()
         .any(|upstream| upstream.name == name);
     match path {
-        None => "the public_url that they were given under brings them back".to_owned(),
+        None => "the public_url that they were given under".to_owned(),
         Some(path) if is_here => {
-            format!("path = \"{path}\" in [upstream.{name}] brings them back")
+            format!("path = \"{path}\" in [upstream.{name}]")
         }
         Some(path) => {
-            let table = format!("a table that is called [upstream.{name}] brings them back");
+            let table = format!("a table [upstream.{name}]");
             if policy.upstream_at(path).is_some() || path == format!("/mcp/{name}") {
                 table
             } else {
-                format!("{table}; with path = \"{path}\" in it, also what its clients call")
+                format!("{table}, and the address of its clients with path = \"{path}\" in it")
             }
         }
     }
@@ -145,13 +145,13 @@ fn remedy(name: &str, address: &str, policy: &Policy) -> String {
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let approvals = match self.approvals {
-            1 => "1 approval does".to_owned(),
-            several => format!("{several} approvals do"),
+            1 => "1 approval".to_owned(),
+            several => format!("{several} approvals"),
         };
         write!(
             f,
-            "{approvals} not hold any more, given for the upstream {} at {}: their clients have to be \
-             approved again, or else {}",
+            "{approvals} lost, given for the upstream {} at {}: approve the clients again, or \
+             restore them with {}",
             self.upstream, self.address, self.remedy
         )
     }

@@ -4,10 +4,10 @@
 use rustls::RootCertStore;
 use rustls_native_certs::{CertificateResult, load_native_certs};
 
-/// Where most systems have them. Others are looked for too.
+/// The usual place. Others are tried too.
 const USUAL_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// There is nothing to check a server against.
+/// There are no certificates to check a server against.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "there is no certificate to check TLS servers against: {0}; install the package \
@@ -26,7 +26,7 @@ pub(crate) fn load() -> Result<RootCertStore, NoCertificates> {
         (Some(error), false) => tracing::warn!(
             %error,
             others = errors.len() - 1,
-            "certificates could not be read: servers that only these vouch for will be refused"
+            "some certificates could not be read; servers with certificates of these authorities will be refused"
         ),
         (Some(error), true) => return Err(NoCertificates(error.to_string())),
         (None, true) if found > 0 => {

@@ -4,9 +4,8 @@
 //! those very addresses, through the proxy of the environment if there is one. There is no other
 //! way out: no redirect is followed, and no connection is used twice.
 //!
-//! One exception: hosts that the operator named are asked for by name where there is a proxy. What
-//! it reaches by names that nobody here knows is then between the operator and the proxy
-//! (docs/decisions/outgoing-proxy.md).
+//! One exception: hosts that the operator named are asked for by name where there is a proxy. The
+//! operator answers for the internal hosts that it reaches so (docs/decisions/outgoing-proxy.md).
 
 pub mod special_use;
 
@@ -130,8 +129,8 @@ impl GuardedFetch {
         }
     }
 
-    /// The same by way of `proxies`, which are told the names of hosts that the operator `named`,
-    /// and the addresses of others.
+    /// The same through `proxies`, which get the names of hosts that the operator `named`, and the
+    /// addresses of others.
     #[must_use]
     pub fn through(mut self, proxies: OutgoingProxies, named: Vec<HostPattern>) -> Self {
         self.proxies = proxies;
@@ -190,9 +189,8 @@ impl GuardedFetch {
             (Err(error), None) => return Err(unreachable(error)),
             (Err(error), Some(through)) => {
                 return Err(unreachable(format!(
-                    "the name has no address here ({error}), so nobody knows whether it is a \
-                     public one; {through} is told only the names of hosts that \
-                     clients.document_hosts has"
+                    "the name does not resolve here ({error}), so it cannot be checked for a public \
+                     address; {through} gets only the names of hosts in clients.document_hosts"
                 )));
             }
         };

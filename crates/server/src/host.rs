@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use async_trait::async_trait;
 use axum::body::Body;
-use http::{Request, Response, Uri, uri::Scheme};
+use http::{Request, Response, Uri, request::Parts, uri::Scheme};
 use protocol::{
     endpoint::{App, Front, Ports, extract::Permit, respond},
     identity::password::Kind,
@@ -99,7 +99,7 @@ async fn serve(
     marks::recall_time(&*store, &clock).await?;
     recall_addresses(&store, &mut policy)
         .await
-        .context("it is not known what the addresses meant before")?;
+        .context("the earlier meaning of the addresses could not be read")?;
     tell_of_addresses(&store, &policy, &clock).await;
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let metrics = Metrics::new(&policy, lines);
@@ -196,7 +196,8 @@ async fn recall_addresses(store: &SqlStore, policy: &mut Policy) -> Result<(), S
     addresses::remember_the_only_one(store, policy).await
 }
 
-/// The way to all remote upstreams. Without certificates it trusts nobody, and needs to trust nobody.
+/// The client for all remote upstreams. Without certificates it trusts no TLS server, and none is
+/// configured.
 fn remote_upstreams(
     settings: &Settings,
     tls: Option<&ClientConfig>,
@@ -217,7 +218,7 @@ async fn tell_of_addresses(store: &SqlStore, policy: &Policy, clock: &SystemCloc
     if let (Some(first), 2..) = (policy.only(), policy.upstreams.len()) {
         tracing::info!(
             upstream = first.name,
-            "/mcp and the public address itself go on meaning the upstream that was the only one before"
+            "/mcp and the public address itself still lead to the upstream that was the only one before"
         );
     }
     match addresses::lost(store, policy, clock).await {
@@ -227,7 +228,7 @@ async fn tell_of_addresses(store: &SqlStore, policy: &Policy, clock: &SystemCloc
             }
         }
         Err(error) => {
-            tracing::warn!(%error, "it is not known whether approvals are for addresses that are gone");
+            tracing::warn!(%error, "approvals could not be checked against the addresses");
         }
     }
 }
@@ -251,7 +252,7 @@ fn certified_tls(policy: &Policy) -> anyhow::Result<Result<ClientConfig, NoCerti
         return Err(none.clone()).context(format!("client.{id}.jwks_uri begins with https"));
     }
     if policy.clients.documents {
-        tracing::warn!("no client can be known by a document that it publishes: {none}");
+        tracing::warn!("client metadata documents cannot be fetched: {none}");
     }
     Ok(tls)
 }
@@ -424,16 +425,18 @@ impl Upstream for Upstreams {
     async fn send(
         &self,
         permit: Permit,
-        request: Request<Body>,
+        head: &Parts,
+        body: Body,
     ) -> Result<Response<Body>, UpstreamError> {
         match permit.upstream().destination {
-            Destination::Remote { .. } => self.remote.exchange(request).await,
+            Destination::Remote { .. } => self.remote.exchange(head, body).await,
             Destination::Demo => {
                 let person = Person {
                     subject: permit.subject(),
                     sign_in: self.sign_in,
                     client: permit.client_id().as_str(),
                 };
+                let request = Request::from_parts(head.clone(), body);
                 Ok(self.demo.answer(&person, request).await)
             }
         }

@@ -43,7 +43,7 @@ impl MasterKey {
     }
 }
 
-/// Why a text is no key.
+/// Why a text is not a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAKey {
     #[error("is not in the format {PREFIX}<43 characters>")]

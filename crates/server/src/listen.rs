@@ -42,7 +42,7 @@ use self::{
 /// at once would spin, since the connection that could not be accepted is still waiting.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(75);
 
-/// How long a connection that has to make room for another is waited for, before the next has to.
+/// Timeout for the end of an evicted connection, before the next one is evicted.
 const ROOM_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes that the kernel takes of an answer beyond what the peer has room for. What it holds no
@@ -131,7 +131,7 @@ pub async fn serve<H, F>(
     connections.wait().await;
 }
 
-/// Room for one more connection: what is free, or what one that is idle gives up.
+/// A place for one more connection: a free one, or that of an evicted idle one.
 async fn slot(slots: &Arc<Semaphore>, newcomer: &Admission, meter: &Meter) -> OwnedSemaphorePermit {
     let mut slot = pin!(Arc::clone(slots).acquire_owned());
     if slots.available_permits() == 0 {

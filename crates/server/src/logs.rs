@@ -312,16 +312,16 @@ fn remedy(why: UpstreamFailed) -> &'static str {
             "the upstream demands a credential and none is configured: set `credential`, or UPSTREAM_TOKEN"
         }
         UpstreamFailed::SignInDemanded => {
-            "the upstream signs people in itself (OAuth), which is not supported: set a static `credential` if it takes one"
+            "the upstream requires its own OAuth sign-in, which is not supported: set a static `credential` if it takes one"
         }
         UpstreamFailed::CallForbidden => {
-            "the upstream refused this call: the credential may lack a right"
+            "the upstream refused this call: the credential may lack a permission"
         }
         UpstreamFailed::HostRefused => {
             "the upstream does not accept the host name by which it is called: set its `host` to a name that it accepts, such as localhost"
         }
         UpstreamFailed::Page => {
-            "the upstream answered with a web page, not MCP: a firewall or sign-in page stands before it, or the path of its url is wrong"
+            "the upstream answered with a web page, not MCP: a firewall or sign-in page is in front of it, or the path of its url is wrong"
         }
         UpstreamFailed::SessionLost => {
             "the upstream no longer knows the session; the client was made to start a new one"
@@ -331,7 +331,7 @@ fn remedy(why: UpstreamFailed) -> &'static str {
         }
         UpstreamFailed::Looped => "the upstream's address leads back to this proxy",
         UpstreamFailed::ServerError => "the upstream failed",
-        UpstreamFailed::Nonsense => "the upstream gave an answer that is no HTTP answer",
+        UpstreamFailed::Nonsense => "the upstream sent an invalid HTTP response",
     }
 }
 

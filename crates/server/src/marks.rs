@@ -37,8 +37,8 @@ impl ForeignKey {
 }
 
 /// Makes sure that the records were made with `key`, which is at `place`; the first key is the
-/// store's for ever. With another one nobody's token would be recognised, and every client would
-/// believe that its grant had been ended.
+/// store's for ever. With another key no token would be valid, and every client would take its
+/// grant for ended.
 pub(crate) async fn check_key(
     store: &dyn Store,
     key: &MasterKey,

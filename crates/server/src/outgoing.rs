@@ -57,7 +57,7 @@ pub(crate) struct Through {
 }
 
 impl OutgoingProxies {
-    /// The proxies of `environment`, and what is to be said of variables that name none.
+    /// The proxies of `environment`, and warnings about variables that cannot be used.
     pub fn of(environment: &Environment) -> (Self, Vec<String>) {
         let mut warnings = Vec::new();
         let mut chosen = |variables: [&'static str; 4], scheme: &str| {
@@ -122,8 +122,8 @@ impl OutgoingProxies {
         through.proxy.basic_auth().cloned()
     }
 
-    /// What goes through which proxy, for people: a line for each, and for each variable that is set
-    /// for nothing.
+    /// Which requests use which proxy, for people: a line for each proxy, and for each variable
+    /// without effect.
     pub(crate) fn users<'a>(
         &self,
         upstreams: impl Iterator<Item = &'a UpstreamPolicy>,
@@ -428,7 +428,7 @@ mod tests {
         let by_all = "https://proxy.example (ALL_PROXY)";
         assert_eq!(way(&all, "https://mcp.example/mcp"), by_all);
         assert_eq!(way(&all, "http://mcp.example/mcp"), by_all);
-        // What container tools pass for a variable that nobody set.
+        // Container tools pass an unset variable so.
         let empty = [("HTTPS_PROXY", ""), ("https_proxy", "http://p.example:1")];
         assert_eq!(
             way(&empty, "https://mcp.example/mcp"),

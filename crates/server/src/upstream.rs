@@ -16,19 +16,15 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use axum::body::Body;
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::Scheme,
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts,
+    uri::Scheme,
 };
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use prometheus_client::metrics::counter::Counter;
-use protocol::{
-    endpoint::extract::Permit,
-    mcp::methods,
-    ports::{Upstream, UpstreamError},
-};
+use protocol::{mcp::methods, ports::UpstreamError};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use tower::Service;
 
@@ -98,7 +94,7 @@ pub(crate) fn tls_trusting(roots: RootCertStore) -> ClientConfig {
 pub struct RemoteUpstream {
     pool: Pool<Connector>,
     head: Duration,
-    /// Requests that were sent again.
+    /// Requests that were retried.
     pub repeated: Counter,
     proxies: OutgoingProxies,
 }
@@ -139,15 +135,18 @@ impl RemoteUpstream {
         }
     }
 
-    /// Sends `request`, whose URI is absolute, and returns the answer as soon as its head is
-    /// there.
+    /// Sends a request, whose URI is absolute, and returns the answer as soon as its head is there.
     ///
-    /// A kept connection may turn out to be closed. Then the request goes on another one if nothing
-    /// of it was written; and once, on a fresh one, if nothing came back and a second run can do no
-    /// harm. Else an upstream that closes while the request is on its way is
-    /// [`UpstreamError::Broken`]: it may have acted.
-    pub async fn exchange(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
-        let answer = tokio::time::timeout(self.head, self.answer(request))
+    /// A kept connection may turn out to be closed. If nothing of the request was written, it goes
+    /// on another one. If nothing came back and the request is idempotent, it is retried once, on a
+    /// fresh one. Otherwise the error is [`UpstreamError::Broken`], since the upstream may have
+    /// acted.
+    pub async fn exchange(
+        &self,
+        head: &Parts,
+        body: Body,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let answer = tokio::time::timeout(self.head, self.answer(head, body))
             .await
             .map_err(|_| UpstreamError::TimedOut)??;
         let (mut head, body) = answer.into_parts();
@@ -165,61 +164,59 @@ impl RemoteUpstream {
         Ok(Response::from_parts(head, Body::new(body)))
     }
 
-    async fn answer(&self, request: Request<Body>) -> Result<Response<AnswerBody>, UpstreamError> {
-        let (mut head, body) = request.into_parts();
-        // The client may speak HTTP/1.0 to us. What we speak to the upstream is our own affair.
-        head.version = Version::HTTP_11;
+    async fn answer(
+        &self,
+        head: &Parts,
+        body: Body,
+    ) -> Result<Response<AnswerBody>, UpstreamError> {
         let host = host(&head.uri).map_err(UpstreamError::Unreachable)?;
-        if !head.headers.contains_key(header::HOST) {
-            let name = host_header(&host).map_err(UpstreamError::Unreachable)?;
-            head.headers.insert(header::HOST, name);
-        }
-        if let Some(authorization) = self.proxies.authorization(&head.uri) {
-            head.headers
-                .insert(header::PROXY_AUTHORIZATION, authorization);
-        }
+        let host_header = match head.headers.get(header::HOST) {
+            Some(_) => None,
+            None => Some(host_header(&host).map_err(UpstreamError::Unreachable)?),
+        };
+        // Each connection takes a copy of the head with it, which speaks HTTP/1.1 whatever the
+        // client speaks to us.
+        let request = |body| {
+            let mut request = Request::new(body);
+            *request.method_mut() = head.method.clone();
+            *request.uri_mut() = head.uri.clone();
+            let headers = request.headers_mut();
+            headers.clone_from(&head.headers);
+            if let Some(name) = &host_header {
+                headers.insert(header::HOST, name.clone());
+            }
+            if let Some(authorization) = self.proxies.authorization(&head.uri) {
+                headers.insert(header::PROXY_AUTHORIZATION, authorization);
+            }
+            request
+        };
         let mut body = RequestBody::new(body);
         while let Some(line) = self.pool.kept(&host) {
-            let (again, copy) = (head.clone(), body.copy());
-            match line.send(Request::from_parts(head, body)).await {
+            let copy = body.copy();
+            match line.send(request(body)).await {
                 Ok(answer) => return Ok(answer),
-                Err(Unanswered::Unsent(request, _)) => {
-                    (_, body) = request.into_parts();
-                    head = again;
-                }
+                Err(Unanswered::Unsent(unsent, _)) => body = unsent,
                 Err(Unanswered::Sent { error, heard }) => {
                     let copy = copy.and_then(|copy| copy.whole());
                     let Some(copy) = copy.filter(|copy| {
                         let is_lost = !heard && !is_of_client(&error);
-                        is_lost && methods::may_be_repeated(&again.method, copy)
+                        is_lost && methods::may_be_repeated(&head.method, copy)
                     }) else {
                         return Err(why_broken(error));
                     };
                     tracing::debug!(%error, "sent a request again: a kept connection was closed");
                     self.repeated.inc();
-                    (head, body) = (again, RequestBody::new(Body::from(copy)));
+                    body = RequestBody::new(Body::from(copy));
                     break;
                 }
             }
         }
         let line = self.pool.connect(&host).await;
         let line = line.map_err(UpstreamError::Unreachable)?;
-        let sent = line.send(Request::from_parts(head, body)).await;
+        let sent = line.send(request(body)).await;
         sent.map_err(|unanswered| match unanswered {
             Unanswered::Unsent(_, error) | Unanswered::Sent { error, .. } => why_broken(error),
         })
-    }
-}
-
-#[async_trait]
-impl Upstream for RemoteUpstream {
-    async fn send(
-        &self,
-        permit: Permit,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, UpstreamError> {
-        drop(permit);
-        self.exchange(request).await
     }
 }
 
@@ -250,7 +247,7 @@ fn host_header((scheme, authority): &Host) -> Result<HeaderValue, Cause> {
     Ok(HeaderValue::try_from(name)?)
 }
 
-/// Whether it was the client's body that failed.
+/// Whether the client's body failed.
 fn is_of_client(error: &hyper::Error) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(found) = cause {
@@ -262,7 +259,7 @@ fn is_of_client(error: &hyper::Error) -> bool {
     false
 }
 
-/// Whose fault it is that a connection brought no answer.
+/// Whether the client's body or the upstream failed.
 fn why_broken(error: hyper::Error) -> UpstreamError {
     if is_of_client(&error) {
         UpstreamError::RequestBody(error.into())

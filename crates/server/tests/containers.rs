@@ -113,21 +113,21 @@ impl Volume {
         self.proxy.output().split_off(known)
     }
 
-    /// Starts it, and insists that it does not serve; gives what it says.
-    async fn does_not_start(&mut self) -> String {
-        let known = self.proxy.output().len();
-        self.proxy.spawn();
-        let status = self.proxy.ended().await;
-        let said = self.proxy.output().split_off(known);
-        assert_eq!(status.code(), Some(1), "{said}");
-        said
-    }
-
     fn add(&self, line: &str) {
         let store = "store = \"sqlite\"";
         self.proxy.reconfigure(store, &format!("{store}\n{line}"));
         give_away(self.proxy.data_dir().parent().unwrap(), NOBODY, GROUP);
     }
+}
+
+/// Starts it, and insists that it does not serve; gives what it says.
+async fn does_not_start(proxy: &mut Proxy) -> String {
+    let known = proxy.output().len();
+    proxy.spawn();
+    let status = proxy.ended().await;
+    let said = proxy.output().split_off(known);
+    assert_eq!(status.code(), Some(1), "{said}");
+    said
 }
 
 fn give_away(directory: &Path, user: u32, group: u32) {
@@ -186,7 +186,7 @@ async fn a_share_that_shows_everything_to_everybody_is_for_the_operator_to_allow
     for path in all_below(&volume.proxy.data_dir()) {
         set_mode(&path, 0o777);
     }
-    let said = volume.does_not_start().await;
+    let said = does_not_start(&mut volume.proxy).await;
     assert!(
         said.contains("can be read or changed by other users"),
         "{said}"
@@ -213,7 +213,7 @@ async fn a_key_is_taken_from_root_and_from_nobody_else() {
 
     chown(volume.key(), Some(NOBODY), Some(GROUP + 1)).unwrap();
     set_mode(&volume.key(), 0o640);
-    let said = volume.does_not_start().await;
+    let said = does_not_start(&mut volume.proxy).await;
     assert!(
         said.contains("can be read or changed by other users"),
         "{said}"
@@ -222,7 +222,7 @@ async fn a_key_is_taken_from_root_and_from_nobody_else() {
     chown(volume.key(), Some(NOBODY), Some(NOBODY)).unwrap();
     set_mode(&volume.key(), 0o600);
     volume.proxy.run_under(&[]);
-    let said = volume.does_not_start().await;
+    let said = does_not_start(&mut volume.proxy).await;
     assert!(said.contains("belongs to another user"), "{said}");
     volume.add("key = { file = \"data/key\" }");
     let _ = volume.goes_on().await;
@@ -272,22 +272,13 @@ impl EmptyImage {
         self.proxy.stop().await;
         self.proxy.output().split_off(known)
     }
-
-    async fn does_not_start(&mut self) -> String {
-        let known = self.proxy.output().len();
-        self.proxy.spawn();
-        let status = self.proxy.ended().await;
-        let said = self.proxy.output().split_off(known);
-        assert_eq!(status.code(), Some(1), "{said}");
-        said
-    }
 }
 
 /// Case 29: no certificate bundle, and nothing needs one; and where something does, a sentence that
 /// says what to do. Nowhere does it show where it was built.
 #[tokio::test]
 async fn certificates_are_needed_only_where_they_are_used() {
-    const WITHOUT: &str = "no client can be known by a document that it publishes";
+    const WITHOUT: &str = "client metadata documents cannot be fetched";
     const MISSING: &str = "there is no certificate to check TLS servers against: \
         /etc/ssl/certs/ca-certificates.crt does not exist";
     let mut image = EmptyImage::new().await;
@@ -308,7 +299,7 @@ async fn certificates_are_needed_only_where_they_are_used() {
 
     let https = "url = \"https://mcp.example/mcp\"";
     image.proxy.reconfigure("builtin = \"demo\"", https);
-    let said = image.does_not_start().await;
+    let said = does_not_start(&mut image.proxy).await;
     assert!(
         said.contains("error: upstream.one.url begins with https\n"),
         "{said}"
@@ -319,7 +310,7 @@ async fn certificates_are_needed_only_where_they_are_used() {
         "{said}"
     );
     image.proxy.set("SSL_CERT_FILE", "/nowhere.pem");
-    let said = image.does_not_start().await;
+    let said = does_not_start(&mut image.proxy).await;
     assert!(
         said.contains("/nowhere.pem") && said.contains("SSL_CERT_DIR"),
         "{said}"
@@ -329,7 +320,7 @@ async fn certificates_are_needed_only_where_they_are_used() {
     image.proxy.reconfigure(https, "builtin = \"demo\"");
     let keys = "client.x = { redirect_uris = [\"https://x.example/cb\"], jwks_uri = \"https://x.example/k\" }";
     image.proxy.reconfigure(store, &format!("{store}\n{keys}"));
-    let said = image.does_not_start().await;
+    let said = does_not_start(&mut image.proxy).await;
     assert!(
         said.contains("client.x.jwks_uri begins with https"),
         "{said}"

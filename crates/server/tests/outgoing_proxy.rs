@@ -283,7 +283,7 @@ async fn documents_of_clients_are_fetched_through_the_proxy() {
     assert!(page.status.is_client_error(), "{page:?}");
     assert_eq!(company.heads().len(), 1);
     let _ = proxy
-        .says(0, "nobody knows whether it is a public one")
+        .says(0, "it cannot be checked for a public address")
         .await;
 }
 

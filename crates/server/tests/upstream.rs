@@ -94,11 +94,13 @@ async fn proxy_to(address: SocketAddr, limits: ConnectionLimits) -> SocketAddr {
         async move {
             *request.uri_mut() = uri(address);
             request.headers_mut().remove(header::HOST);
-            upstream.exchange(request).await.unwrap_or_else(|error| {
-                let mut answer = Response::new(Body::from(format!("{error:?}")));
-                *answer.status_mut() = StatusCode::BAD_GATEWAY;
-                answer
-            })
+            exchange_with(&upstream, request)
+                .await
+                .unwrap_or_else(|error| {
+                    let mut answer = Response::new(Body::from(format!("{error:?}")));
+                    *answer.status_mut() = StatusCode::BAD_GATEWAY;
+                    answer
+                })
         }
     };
     TaskTracker::new().spawn(serve(
@@ -136,9 +138,19 @@ fn plain(timeouts: &UpstreamTimeouts) -> RemoteUpstream {
     RemoteUpstream::new(tls_trusting(RootCertStore::empty()), timeouts)
 }
 
+async fn exchange_with(
+    upstream: &RemoteUpstream,
+    request: Request<Body>,
+) -> Result<Response<Body>, UpstreamError> {
+    let (head, body) = request.into_parts();
+    upstream.exchange(&head, body).await
+}
+
 async fn exchange(request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
     let upstream = plain(&UpstreamTimeouts::default());
-    timeout(SOON, upstream.exchange(request)).await.unwrap()
+    timeout(SOON, exchange_with(&upstream, request))
+        .await
+        .unwrap()
 }
 
 async fn text(answer: Response<Body>) -> String {
@@ -255,7 +267,9 @@ async fn a_connection_that_is_not_usable_in_time_is_unreachable() {
     let request = Request::get(format!("https://{address}/"))
         .body(Body::empty())
         .unwrap();
-    let error = timeout(SOON, upstream.exchange(request)).await.unwrap();
+    let error = timeout(SOON, exchange_with(&upstream, request))
+        .await
+        .unwrap();
     let error = error.unwrap_err();
     assert!(matches!(error, UpstreamError::Unreachable(_)), "{error:?}");
 }
@@ -276,7 +290,7 @@ async fn an_answer_that_does_not_come_is_timed_out_and_let_go() {
         head: Duration::from_millis(200),
         ..Default::default()
     });
-    let error = timeout(SOON, upstream.exchange(get(address)))
+    let error = timeout(SOON, exchange_with(&upstream, get(address)))
         .await
         .unwrap();
     assert!(matches!(error, Err(UpstreamError::TimedOut)), "{error:?}");
@@ -300,7 +314,7 @@ async fn what_follows_the_head_may_take_longer_than_the_head() {
         head: Duration::from_millis(200),
         idle: Duration::from_millis(200),
     });
-    let answer = upstream.exchange(get(address)).await.unwrap();
+    let answer = exchange_with(&upstream, get(address)).await.unwrap();
     assert_eq!(text(answer).await, "ok");
 }
 
@@ -519,7 +533,7 @@ async fn only_a_good_certificate_is_good_enough() {
     let upstream = RemoteUpstream::new(tls, &UpstreamTimeouts::default());
     let ask = |address: SocketAddr| {
         let request = Request::get(format!("https://{address}/"));
-        upstream.exchange(request.body(Body::empty()).unwrap())
+        exchange_with(&upstream, request.body(Body::empty()).unwrap())
     };
     assert_eq!(text(ask(good).await.unwrap()).await, "ok");
     for (what, address) in [
@@ -545,9 +559,7 @@ async fn the_systems_own_trust_does_not_include_a_stranger() {
     let stranger = Authority::new().server(certificate_for("127.0.0.1")).await;
     let upstream = RemoteUpstream::new(tls, &UpstreamTimeouts::default());
     let request = Request::get(format!("https://{stranger}/"));
-    let answered = upstream
-        .exchange(request.body(Body::empty()).unwrap())
-        .await;
+    let answered = exchange_with(&upstream, request.body(Body::empty()).unwrap()).await;
     assert!(
         matches!(answered, Err(UpstreamError::Unreachable(_))),
         "{answered:?}"
@@ -584,14 +596,14 @@ async fn giving_up_ends_the_exchange() {
 
     let (address, mut entered, mut left) = waiting_server("").await;
     tokio::select! {
-        answered = upstream.exchange(get(address)) => unreachable!("{answered:?}"),
+        answered = exchange_with(&upstream, get(address)) => unreachable!("{answered:?}"),
         _ = entered.recv() => {}
     }
     let end = timeout(Duration::from_secs(1), left.recv()).await;
     end.expect("the upstream still waits for the dropped request");
 
     let (address, mut entered, mut left) = waiting_server(STREAM).await;
-    let mut answer = upstream.exchange(get(address)).await.unwrap();
+    let mut answer = exchange_with(&upstream, get(address)).await.unwrap();
     entered.recv().await.unwrap();
     answer.body_mut().frame().await.unwrap().unwrap();
     drop(answer);
@@ -764,7 +776,7 @@ async fn a_connection_serves_one_request_after_the_other() {
     let (address, open) = counting_server(usize::MAX).await;
     let upstream = plain(&UpstreamTimeouts::default());
     for _ in 0..20 {
-        let answer = upstream.exchange(get(address)).await.unwrap();
+        let answer = exchange_with(&upstream, get(address)).await.unwrap();
         assert_eq!(text(answer).await, "ok");
     }
     assert_eq!(open.load(Ordering::SeqCst), 1);
@@ -780,7 +792,7 @@ async fn a_connection_that_the_upstream_has_closed_is_not_used_again() {
         frames.send("body".into()).await.unwrap();
         drop(frames);
         let request = post(address, Body::new(Channel(body)));
-        let answer = upstream.exchange(request).await.unwrap();
+        let answer = exchange_with(&upstream, request).await.unwrap();
         assert_eq!(text(answer).await, "ok");
     }
 }
@@ -802,7 +814,7 @@ async fn few_unused_connections_are_kept() {
     let mut asking = JoinSet::new();
     for _ in 0..100 {
         let upstream = Arc::clone(&upstream);
-        asking.spawn(async move { upstream.exchange(get(address)).await.unwrap() });
+        asking.spawn(async move { exchange_with(&upstream, get(address)).await.unwrap() });
     }
     let answers = asking.join_all().await;
     let most = open.load(Ordering::SeqCst);
@@ -820,7 +832,7 @@ async fn unused_connections_are_not_kept_for_long() {
         idle: Duration::from_millis(200),
         ..Default::default()
     });
-    let answer = upstream.exchange(get(address)).await.unwrap();
+    let answer = exchange_with(&upstream, get(address)).await.unwrap();
     assert_eq!(text(answer).await, "ok");
     settles_at(&open, 0).await;
 }
@@ -891,6 +903,14 @@ async fn forgetful_server(second: Second) -> (SocketAddr, mpsc::UnboundedReceive
     (address, seen)
 }
 
+/// An upstream that has made one call and keeps the connection.
+async fn with_kept_connection(address: SocketAddr) -> RemoteUpstream {
+    let upstream = plain(&UpstreamTimeouts::default());
+    let first = exchange_with(&upstream, call(address, "ping")).await;
+    assert_eq!(text(first.unwrap()).await, "ok");
+    upstream
+}
+
 /// All that has been seen so far.
 fn all(seen: &mut mpsc::UnboundedReceiver<String>) -> usize {
     std::iter::from_fn(|| seen.try_recv().ok()).count()
@@ -910,11 +930,9 @@ async fn what_can_do_no_harm_is_sent_again_when_a_kept_connection_was_closed() {
             get,
             |to| Request::delete(uri(to)).body(Body::empty()).unwrap(),
         ] {
-            let upstream = plain(&UpstreamTimeouts::default());
-            let first = upstream.exchange(call(address, "ping")).await.unwrap();
-            assert_eq!(text(first).await, "ok");
+            let upstream = with_kept_connection(address).await;
             assert_eq!(all(&mut seen), 1);
-            let answer = timeout(SOON, upstream.exchange(make(address)))
+            let answer = timeout(SOON, exchange_with(&upstream, make(address)))
                 .await
                 .unwrap();
             assert_eq!(text(answer.unwrap()).await, "ok");
@@ -952,11 +970,9 @@ async fn what_may_have_been_done_is_not_sent_again() {
         (Second::Closes, |to| call(to, "x/list")),
     ] {
         let (address, mut seen) = forgetful_server(second).await;
-        let upstream = plain(&UpstreamTimeouts::default());
-        let first = upstream.exchange(call(address, "ping")).await.unwrap();
-        assert_eq!(text(first).await, "ok");
+        let upstream = with_kept_connection(address).await;
         assert_eq!(all(&mut seen), 1);
-        let answer = timeout(SOON, upstream.exchange(make(address)))
+        let answer = timeout(SOON, exchange_with(&upstream, make(address)))
             .await
             .unwrap();
         assert!(
@@ -987,13 +1003,11 @@ async fn a_fresh_connection_that_is_closed_is_not_replaced() {
         }
     })
     .await;
-    let upstream = plain(&UpstreamTimeouts::default());
-    let first = upstream.exchange(call(address, "ping")).await.unwrap();
-    assert_eq!(text(first).await, "ok");
+    let upstream = with_kept_connection(address).await;
     assert_eq!(all(&mut seen), 1);
     // On the old connection and a fresh one, and then on a fresh one alone.
     for times in [2, 1] {
-        let answer = upstream.exchange(call(address, "ping")).await;
+        let answer = exchange_with(&upstream, call(address, "ping")).await;
         assert!(
             matches!(answer, Err(UpstreamError::Broken(_))),
             "{answer:?}"
@@ -1032,15 +1046,15 @@ async fn a_kept_connection_over_tls_is_replaced_too() {
         request
     };
     for _ in 0..2 {
-        let answer = first.exchange(secure(call(address, "ping"))).await;
+        let answer = exchange_with(&first, secure(call(address, "ping"))).await;
         assert_eq!(text(answer.unwrap()).await, "ok");
     }
     assert_eq!(first.repeated.get(), 1);
     // One that has not learnt yet how soon the server closes.
     let second = upstream();
-    let answer = second.exchange(secure(call(address, "ping"))).await;
+    let answer = exchange_with(&second, secure(call(address, "ping"))).await;
     assert_eq!(text(answer.unwrap()).await, "ok");
-    let answer = second.exchange(secure(call(address, "tools/call"))).await;
+    let answer = exchange_with(&second, secure(call(address, "tools/call"))).await;
     assert!(
         matches!(answer, Err(UpstreamError::Broken(_))),
         "{answer:?}"
@@ -1077,7 +1091,7 @@ async fn a_connection_is_kept_for_as_long_as_its_server_says() {
         let (address, counter) = counted_server(header).await;
         let upstream = plain(&by_default(idle));
         for _ in 0..2 {
-            let answer = upstream.exchange(call(address, "tools/call")).await;
+            let answer = exchange_with(&upstream, call(address, "tools/call")).await;
             assert_eq!(text(answer.unwrap()).await, "ok");
             tokio::time::sleep(PAUSE).await;
         }
@@ -1104,7 +1118,7 @@ async fn a_connection_is_kept_for_as_long_as_its_server_says() {
 async fn a_server_that_closed_a_connection_early_costs_no_further_call() {
     let (address, mut seen) = forgetful_server(Second::Closes).await;
     let upstream = plain(&UpstreamTimeouts::default());
-    let ask = async |method| upstream.exchange(call(address, method)).await;
+    let ask = async |method| exchange_with(&upstream, call(address, method)).await;
     assert_eq!(text(ask("ping").await.unwrap()).await, "ok");
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(text(ask("ping").await.unwrap()).await, "ok");

@@ -199,7 +199,7 @@ pub(super) async fn metadata(
                 description,
             )
             .in_words(
-                "This proxy does not have what the app publishes about itself, and needs it.",
+                "This proxy could not fetch the metadata document that the app publishes.",
                 "Wait a minute, then start again from your app.",
             )),
         },
@@ -207,7 +207,7 @@ pub(super) async fn metadata(
             "client_id is the URL of a metadata document, which are not taken here from this host",
         )
         .in_words(
-            "This proxy does not take what apps of that publisher say about themselves.",
+            "This proxy does not accept metadata documents of that publisher.",
             "The operator of this proxy decides that, with documents and document_hosts under \
              [clients] in its configuration. The log has the address.",
         )),

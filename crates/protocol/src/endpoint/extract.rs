@@ -428,7 +428,7 @@ pub(super) fn admit_wrong_token(app: &App, address: IpAddr) -> Result<(), OAuthE
 pub(super) enum NoBody {
     TooLarge,
     Broken,
-    /// It is not of the one content type that the endpoint reads, but of this, as far as told.
+    /// Its content type, given here, is not the one that the endpoint reads.
     Type(String),
     /// Others that sent less are to have its room.
     NoRoom,
@@ -492,9 +492,9 @@ pub(super) async fn body<'a>(
     content
 }
 
-/// Whether the content is of the type `expected`, in UTF-8. The header counts by its members, as
-/// any list does that was joined or repeated on the way: one of them says so, and none that it is
-/// the same in another encoding. What the content is not, reading it shows.
+/// Whether the content is of the type `expected`, in UTF-8. A header that was joined or repeated on
+/// the way counts by its members: one of them names the type, and none names it with another
+/// charset. Wrong content fails when it is read.
 pub(super) fn is_of_type(headers: &HeaderMap, expected: &str) -> bool {
     let named = members(headers, &header::CONTENT_TYPE);
     let in_utf_8: Vec<bool> = named
@@ -523,7 +523,7 @@ fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item 
         .map(str::trim)
 }
 
-/// Why the content is not taken: what it says that it is.
+/// The refusal of the content, with the type that it declares.
 pub(super) fn not_of_type(headers: &HeaderMap) -> NoBody {
     let came: Vec<String> = headers
         .get_all(header::CONTENT_TYPE)

@@ -35,7 +35,7 @@ pub struct ConsentPage<'a> {
     pub redirect_uri: &'a str,
     /// Whether that is a loopback address, where any local program may be listening.
     pub returns_to_this_computer: bool,
-    /// Whether a client that many people have is known to take its answers at that website.
+    /// Whether a known client takes its answers at that website.
     pub returns_to_known_client: bool,
     /// The upstreams to choose from; a single one is stated, not asked for.
     pub upstreams: Vec<Choice<'a>>,
@@ -78,7 +78,7 @@ pub struct MessagePage<'a> {
     pub link: Option<Link<'a>>,
     /// A link of an app that the browser hands to the system by itself.
     pub goes_to: Option<&'a str>,
-    /// In small print, for who is asked for help: a word and what it is here.
+    /// Small print for a support request: labels and their values.
     pub details: Vec<(&'a str, &'a str)>,
 }
 
@@ -104,8 +104,7 @@ enum ReturnsTo {
     App,
 }
 
-/// What is known of who gets the answer, from which the page's colours follow: it is loud where a
-/// stranger may get it, and calm where not.
+/// How well the receiver of the answer is known. The page warns if it is unknown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
     /// The host that publishes the client's identity gets the answer.
@@ -114,7 +113,7 @@ enum Standing {
     Known,
     /// Something on this computer or device gets it.
     Local,
-    /// A website that nobody here knows gets it.
+    /// An unknown website gets it.
     Unknown,
 }
 

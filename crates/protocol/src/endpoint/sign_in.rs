@@ -33,7 +33,7 @@ pub(super) enum NotSignedIn {
     Blocked {
         wait: Duration,
     },
-    /// So many wrong ones came from this page that it is worth nothing any more.
+    /// Too many wrong attempts came from this page; it can approve nothing any more.
     PageSpent,
     Store(StoreError),
 }

@@ -250,7 +250,7 @@ async fn refresh(
         let mut upstreams = policy.upstreams.iter();
         let Some(upstream) = upstreams.find(|upstream| grant.is_for(upstream, policy)) else {
             return Err(OAuthError::invalid_grant(
-                "the server that was approved is not here any more",
+                "the approved server was removed or renamed",
             ));
         };
         // It may have been approved at another of its addresses.

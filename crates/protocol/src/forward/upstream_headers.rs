@@ -36,7 +36,7 @@ pub enum NeverPassed {
     Controlled,
     #[error("names a header by which a request says who sent it, and that any client can forge")]
     Forgeable,
-    #[error("names a header that carries what is for the proxy alone")]
+    #[error("names a header that is for the proxy alone")]
     ForTheProxy,
     #[error("names a header that is set to something else for this MCP server")]
     Fixed,

@@ -93,8 +93,8 @@ impl SignIn {
         }
     }
 
-    /// Whether `attempt` is right, whatever blanks came along at its end when it was pasted. Takes as
-    /// long for a near miss as for any other wrong text.
+    /// Whether `attempt` is right. Trailing blanks of a paste are ignored. Takes as long for a near
+    /// miss as for any other wrong text.
     pub fn is_proved_by(&self, attempt: &str) -> bool {
         match &self.check {
             Check::Digest(digest) => Sha256::digest(attempt.trim_end()).ct_eq(&digest[..]).into(),

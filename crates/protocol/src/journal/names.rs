@@ -1,5 +1,5 @@
-//! What logs and metrics call things. These names are an interface: dashboards and alerts go by
-//! them, so they stay when a variant is renamed.
+//! The names in logs and metrics. They are an interface: dashboards and alerts go by them, so they
+//! stay when a variant is renamed.
 
 use super::{CallRefused, Endpoint, Instead, Limit, UpstreamFailed};
 use crate::{

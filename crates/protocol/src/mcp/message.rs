@@ -6,7 +6,7 @@ use serde_json::{Value, error::Category, value::RawValue};
 
 use super::revision::Revision;
 
-/// The part of a message that a proxy goes by.
+/// The members of a message that matter to a proxy.
 #[derive(Clone, Debug, Default)]
 pub struct Message<'a> {
     /// The text of the id, a string or a number, as it was written.

@@ -1,11 +1,12 @@
-//! Which requests may be sent twice, when it is not known whether the first was received.
+//! Which requests are idempotent, and may be retried when it is not known whether the first try
+//! arrived.
 
 use std::borrow::Cow;
 
 use http::Method;
 use serde::{Deserialize, de::IgnoredAny};
 
-/// Whether a second run of `request` can do no harm. Its `body` is whole.
+/// Whether `request` is idempotent. Its `body` is whole.
 ///
 /// HTTP promises that of some methods (RFC 9110 §9.2.2). For the rest the body decides, since the
 /// server goes by it; one that is not plainly a single request or notification is not repeated.
@@ -19,9 +20,8 @@ pub fn may_be_repeated(request: &Method, body: &[u8]) -> bool {
     }
 }
 
-/// Whether a call of this method can be made twice: those that read, those that set what is set
-/// already, and those that begin something which nobody sees if its answer was lost. A method that
-/// is not known may do anything, and a tool does.
+/// Whether a method is idempotent: it reads, sets a state, or begins something that stays unused if
+/// the answer is lost. An unknown method may do anything, and so may a tool.
 pub fn is_repeatable(method: &str) -> bool {
     matches!(
         method,
@@ -50,7 +50,8 @@ pub fn is_repeatable(method: &str) -> bool {
 }
 
 /// A request or notification. No member may be there twice, and none beside these, or the server
-/// could go by another method than the one that is read here.
+/// could go by another method than the one that is read here. [`Message`](super::message::Message)
+/// skips unknown members; a server that ignores the case of names would read `Method`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "they are allowed to be there")]

@@ -1,5 +1,5 @@
-//! The headers in which a request of the newer era repeats what its body says, so that whoever
-//! stands on the way can go by them (MCP 2026-07-28, Streamable HTTP, "Standard headers").
+//! The headers in which a request of the newer era repeats what its body says, so that
+//! intermediaries can go by them (MCP 2026-07-28, Streamable HTTP, "Standard headers").
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderValue};

@@ -1,6 +1,6 @@
 //! What single clients need beyond the standards, as data: the one place of this crate that knows
-//! a client's name. Each line has a public report and a test, and `docs/clients.md` is made from
-//! it. As of 2026-11-20.
+//! a client's name. Each peculiarity has a public report and a test, and says no more than the
+//! report shows. `docs/clients.md` is made from it. As of 2026-11-20.
 //!
 //! A client is recognised by an address that nobody else can answer at: the URL of its document,
 //! or a redirect URI. What it calls itself is its own claim, and opens nothing.
@@ -17,7 +17,8 @@ pub struct KnownClient {
     /// Where it wants its answers, as it registers or publishes them; `{}` stands for a part that
     /// differs from one installation to the next. An error may go to these without asking.
     pub redirect_uris: &'static [&'static str],
-    /// Schemes of its app that have no dot in them, as RFC 8252 §7.1 would have it.
+    /// Schemes of its app without the dot that RFC 8252 §7.1 asks for. Of some only the scheme is
+    /// known, from links that open the app, and not the address of a callback.
     pub app_schemes: &'static [&'static str],
     /// A copy of its metadata document, for when that does not get through: some publishers keep
     /// programs in data centres away from them with a bot challenge. Never used when the publisher
@@ -336,10 +337,10 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
                 test: "zed_connects_by_document",
             },
             Peculiarity {
-                does: "has links of its app, by a scheme without a dot",
+                does: "is said to return to its app by a scheme without a dot",
                 answer: "the scheme may be registered",
                 report: "https://github.com/mindset-ai/memex-ai/pull/146",
-                test: "apps_connect_with_the_links_that_they_register",
+                test: "apps_connect_by_the_schemes_that_they_are_known_for",
             },
         ],
     },
@@ -406,10 +407,10 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
                 test: "hosted_clients_connect_by_registration_with_a_secret",
             },
             Peculiarity {
-                does: "has links of its app, by a scheme without a dot",
+                does: "is in another server's list of apps with a scheme without a dot",
                 answer: "the scheme may be registered",
                 report: "https://github.com/trypostit/trypost/pull/336",
-                test: "apps_connect_with_the_links_that_they_register",
+                test: "apps_connect_by_the_schemes_that_they_are_known_for",
             },
         ],
     },
@@ -431,10 +432,10 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
         app_schemes: &["raycast"],
         document: None,
         peculiarities: &[Peculiarity {
-            does: "returns to its app by a link with the server's name in its query",
+            does: "returns to its app by a link with a name in its query",
             answer: "the scheme may be registered, and the link counts with its query",
             report: "https://developers.raycast.com/api-reference/oauth",
-            test: "apps_connect_with_the_links_that_they_register",
+            test: "apps_connect_with_the_links_of_public_reports",
         }],
     },
     KnownClient {
@@ -446,7 +447,7 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
             does: "returns to its app by a link of the plugin's choice",
             answer: "the scheme may be registered",
             report: "https://github.com/takeshy/obsidian-gemini-helper/pull/58",
-            test: "apps_connect_with_the_links_that_they_register",
+            test: "apps_connect_with_the_links_of_public_reports",
         }],
     },
     KnownClient {
@@ -456,10 +457,10 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
         document: None,
         peculiarities: &[
             Peculiarity {
-                does: "returns to its app by a scheme without a dot",
+                does: "returns from its own sign-in by a scheme without a dot",
                 answer: "the scheme may be registered",
                 report: "https://github.com/kirodotdev/Kiro/issues/6087",
-                test: "apps_connect_with_the_links_that_they_register",
+                test: "apps_connect_with_the_links_of_public_reports",
             },
             Peculiarity {
                 does: "in versions of July 2026 loses iss on the way back, and insists on it where it is \
@@ -477,10 +478,10 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
         document: None,
         peculiarities: &[
             Peculiarity {
-                does: "has links of its app, by a scheme without a dot",
+                does: "opens by links of a scheme without a dot; no report of a callback by one",
                 answer: "the scheme may be registered",
                 report: "https://github.com/aaif-goose/goose/pull/617",
-                test: "apps_connect_with_the_links_that_they_register",
+                test: "apps_connect_by_the_schemes_that_they_are_known_for",
             },
             Peculiarity {
                 does: "to 1.45 loses iss on the way back, and insists on it where it is announced: \
@@ -497,10 +498,10 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
         app_schemes: &["lmstudio"],
         document: None,
         peculiarities: &[Peculiarity {
-            does: "has links of its app, by a scheme without a dot",
+            does: "opens by links of a scheme without a dot; no report of a callback by one",
             answer: "the scheme may be registered",
             report: "https://github.com/exa-labs/exa-mcp-server/pull/369",
-            test: "apps_connect_with_the_links_that_they_register",
+            test: "apps_connect_by_the_schemes_that_they_are_known_for",
         }],
     },
     KnownClient {
@@ -513,7 +514,7 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
                 does: "returns to its app by a scheme without a dot",
                 answer: "the scheme may be registered",
                 report: "https://github.com/warpdotdev/warp/issues/9088",
-                test: "apps_connect_with_the_links_that_they_register",
+                test: "apps_connect_with_the_links_of_public_reports",
             },
             Peculiarity {
                 does: "to April 2026 appends ?server_id=… to the link that it registered",
@@ -529,10 +530,10 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
         app_schemes: &["trae"],
         document: None,
         peculiarities: &[Peculiarity {
-            does: "has links of its app, by a scheme without a dot",
+            does: "has extensions that return to its app by a scheme without a dot",
             answer: "the scheme may be registered",
-            report: "https://github.com/larksuite/lark-openapi-mcp",
-            test: "apps_connect_with_the_links_that_they_register",
+            report: "https://github.com/Mermaid-Chart/issue-tracker/issues/135",
+            test: "apps_connect_by_the_schemes_that_they_are_known_for",
         }],
     },
     KnownClient {
@@ -541,10 +542,10 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
         app_schemes: &["qoder"],
         document: None,
         peculiarities: &[Peculiarity {
-            does: "returns to its app by a scheme without a dot",
+            does: "has extensions that return to its app by a scheme without a dot",
             answer: "the scheme may be registered",
             report: "https://github.com/Mermaid-Chart/issue-tracker/issues/268",
-            test: "apps_connect_with_the_links_that_they_register",
+            test: "apps_connect_with_the_links_of_public_reports",
         }],
     },
     KnownClient {
@@ -553,10 +554,10 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
         app_schemes: &["vscodium"],
         document: None,
         peculiarities: &[Peculiarity {
-            does: "is VS Code with links by a scheme of its own",
+            does: "is VS Code with a scheme of its own, by which its extensions return",
             answer: "the scheme may be registered",
             report: "https://github.com/sourcegraph/cody/issues/3119",
-            test: "apps_connect_with_the_links_that_they_register",
+            test: "apps_connect_with_the_links_of_public_reports",
         }],
     },
 ];
@@ -566,7 +567,7 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
 pub const WITHOUT_PKCE: &[Peculiarity] = &[
     Peculiarity {
         does: "Microsoft Foundry, with OAuth identity passthrough",
-        answer: "its makers were asked for PKCE",
+        answer: "PKCE was requested from its vendor",
         report: "https://github.com/microsoft-foundry/new-foundry-portal/issues/109",
         test: "a_client_without_pkce_is_named_and_told_to_use_it",
     },
@@ -578,7 +579,7 @@ pub const WITHOUT_PKCE: &[Peculiarity] = &[
     },
     Peculiarity {
         does: "Google ADK, in McpToolset of 1.28",
-        answer: "its makers were asked for PKCE",
+        answer: "PKCE was requested from its vendor",
         report: "https://github.com/google/adk-python/issues/5101",
         test: "a_client_without_pkce_is_named_and_told_to_use_it",
     },

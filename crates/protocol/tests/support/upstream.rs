@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Mutex};
 use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{Request, Response, header, request::Parts};
 use http_body_util::BodyExt;
 use protocol::{
     endpoint::extract::Permit,
@@ -52,7 +52,7 @@ impl FakeUpstream {
 
 #[async_trait]
 impl Upstream for FakeUpstream {
-    async fn send(&self, permit: Permit, request: Request<Body>) -> Outcome {
+    async fn send(&self, permit: Permit, head: &Parts, body: Body) -> Outcome {
         let caller = [
             permit.subject().to_owned(),
             permit.client_id().to_string(),
@@ -60,7 +60,6 @@ impl Upstream for FakeUpstream {
         ];
         drop(permit);
         self.callers.lock().unwrap().push(caller);
-        let (parts, body) = request.into_parts();
         let body = body
             .collect()
             .await
@@ -69,7 +68,7 @@ impl Upstream for FakeUpstream {
         self.received
             .lock()
             .unwrap()
-            .push(Request::from_parts(parts, body));
+            .push(Request::from_parts(head.clone(), body));
         self.queued.lock().unwrap().pop_front().unwrap_or_else(|| {
             Ok(Response::builder()
                 .header(header::CONTENT_TYPE, "application/json")

@@ -25,7 +25,7 @@ pub(super) fn describe_costs(plan: Plan) -> String {
             format!("{text}\nwarning: {lost}\n")
         }),
         Err(error) => format!(
-            "\nwarning: the store could not be read, so it is not known which approvals this costs: {error}\n"
+            "\nwarning: the store could not be read for approvals that would end: {error}\n"
         ),
     }
 }

@@ -11,7 +11,7 @@ pub(super) struct Findings<'i> {
     pub(super) places: Places<'i>,
     pub(super) mistakes: Vec<Mistake>,
     pub(super) warnings: Vec<String>,
-    /// What is as it may be, and worth a look: said by `check`, not at each start.
+    /// Notes of `check`, which a start does not repeat: allowed, and worth a look.
     pub(super) notes: Vec<String>,
     /// Whether the file itself contains a secret.
     pub(super) literal_secret: bool,

@@ -1,8 +1,8 @@
-//! Keys that people try because other programs have them, and where what they mean stands here.
+//! Keys of other programs that people try, and the right keys here.
 
 use super::key::{Key, Segment};
 
-/// Words that are tried, and what to do instead.
+/// Wrong keys, and the remedy for each.
 type Guesses = &'static [(&'static [&'static str], &'static str)];
 
 const BRIDGE: &str = "stdio needs a bridge: run the program behind one, such as `npx supergateway`, and write the address of that as url = \"http://127.0.0.1:8000/mcp\"";

@@ -55,7 +55,7 @@ pub struct Plan {
     pub allowed_origins: Vec<String>,
     /// What works but is probably not wanted.
     pub warnings: Vec<String>,
-    /// What is right in some places, and worth a look in others.
+    /// Notes: right in some deployments, and worth a look in others.
     pub notes: Vec<String>,
 }
 
@@ -339,7 +339,7 @@ fn default_public_url(
 }
 
 /// What to write in place of a public URL. Many who have no domain of their own write an address of
-/// their home network, for which nobody hands out a certificate that clients trust.
+/// their home network, for which no public authority issues certificates.
 fn public_url_remedy(error: NotAnIssuer, listen: Option<SocketAddr>) -> String {
     let port = listen.map_or(8080, |listen| listen.port());
     match error {
@@ -407,7 +407,7 @@ fn data_dir(config: &Config, findings: &mut Findings<'_>) -> PathBuf {
     if is_for_a_shell(&data_dir) {
         findings.mistake(
             &Key::of("data_dir"),
-            "begins with what only a shell replaces",
+            "begins with ~ or a variable, which only a shell expands",
             IN_FULL,
         );
     }

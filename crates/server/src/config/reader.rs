@@ -25,7 +25,7 @@ use super::{
     refusal::Refusal,
 };
 
-/// The most places of a file that is no TOML that are told.
+/// The most syntax errors of a file that are listed.
 const MOST_SYNTAX_MISTAKES: usize = 3;
 
 /// A configuration file, read as far as it can be.

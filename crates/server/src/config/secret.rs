@@ -163,7 +163,9 @@ fn from_file(path: &Path) -> Found {
     let shown = path.display();
     if is_for_a_shell(path) {
         return Err((
-            format!("refers to the file {shown}, which begins with what only a shell replaces"),
+            format!(
+                "refers to the file {shown}, which begins with ~ or a variable, which only a shell expands"
+            ),
             IN_FULL.to_owned(),
         ));
     }

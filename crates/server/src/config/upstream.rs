@@ -31,7 +31,7 @@ pub struct PlannedUpstream {
     pub destination: String,
     /// The kind of its credential and where the secret comes from, the secret masked.
     pub credential: String,
-    /// What is said of the headers of its requests, no secret among it: lines of a name and a text.
+    /// The headers of its requests as lines of name and text, without secrets.
     pub headers: Vec<(&'static str, String)>,
 }
 

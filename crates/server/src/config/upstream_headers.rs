@@ -16,7 +16,7 @@ use super::{
     written::{Secret, UpstreamConfig},
 };
 
-/// The headers, and how to speak of them without telling a secret: lines of a name and a text.
+/// The headers, and lines of name and text that show them without secrets.
 #[derive(Debug, Default)]
 pub(super) struct Described {
     pub(super) headers: UpstreamHeaders,

@@ -234,7 +234,7 @@ pub struct ClientsConfig {
     #[schemars(example = ["myapp"])]
     pub app_schemes: Vec<String>,
     /// Whether the metadata announces that answers carry `iss` (RFC 9207). They carry it either way.
-    /// `false` lets clients in that lose it and yet insist on it where it is announced: they are
+    /// `false` lets clients in that lose it and still require it where it is announced: they are
     /// approved, and then nothing follows. `docs/clients.md` names the versions that are known for it.
     #[schemars(extend("default" = ClientPolicy::default().announce_iss))]
     pub announce_iss: Option<bool>,
@@ -327,25 +327,24 @@ pub struct LimitsConfig {
     /// How long the headers of a request may take to arrive: 1s to 1m.
     #[schemars(extend("default" = show_duration(ConnectionLimits::default().head)))]
     pub header_timeout: Option<String>,
-    /// How long a body is waited for before the next part of it must be there, which is this long
-    /// at `min_rate`: 1s to 10m.
+    /// Body timeout: a request body must arrive at `min_rate` or faster, averaged over this time:
+    /// 1s to 10m.
     #[schemars(extend("default" = show_duration(ConnectionLimits::default().body_stall)))]
     pub body_timeout: Option<String>,
-    /// How long a client may take over an answer that is ready before it has taken the next part
-    /// of it, which is this long at `min_rate`: 1s to 10m. An event stream may be quiet for ever.
+    /// Write timeout: a client must take an answer at `min_rate` or faster, averaged over this
+    /// time: 1s to 10m. An event stream may be quiet for ever.
     #[schemars(extend("default" = show_duration(ConnectionLimits::default().write_stall)))]
     pub write_timeout: Option<String>,
-    /// What a client has to send or take in a second, on the average over `body_timeout` and
-    /// `write_timeout`, while it is waited for: 1B to 1MiB.
+    /// The lowest average rate at which a client sends a body (`body_timeout`) and takes an answer
+    /// (`write_timeout`), in bytes per second: 1B to 1MiB.
     #[schemars(extend("default" = show_size(ConnectionLimits::default().min_rate)))]
     pub min_rate: Option<String>,
-    /// How long a connection is kept for the next request: 1s to 2h. It has to be longer than what
-    /// stands in front keeps its idle connections to the proxy: HTTP/1.1 cannot announce the end
-    /// of one, so a request that is sent just then is lost (502 by the front). The default is
-    /// above Cloudflare's 15 minutes, the longest that is common; Google Cloud keeps 10 minutes, Caddy 2
+    /// How long a connection is kept for the next request: 1s to 2h. It has to be longer than a
+    /// reverse proxy in front keeps its idle connections: HTTP/1.1 cannot announce the end of one,
+    /// so a request that is sent just then is lost (502 by the reverse proxy). The default is above
+    /// Cloudflare's 15 minutes, the longest common one; Google Cloud keeps 10 minutes, Caddy 2
     /// minutes, cloudflared and Traefik 90 s, nginx and AWS load balancers 60 s. When all
-    /// `connections` are taken, or all of one address, the one that was idle longest is closed
-    /// earlier.
+    /// `connections` are taken, or all of one address, the one that was idle longest is evicted.
     #[schemars(extend("default" = show_duration(ConnectionLimits::default().idle)))]
     pub idle_timeout: Option<String>,
     /// How long requests in flight may take to finish when the program is asked to stop: 1s to
@@ -368,10 +367,10 @@ pub struct LimitsConfig {
     /// minutes before they say anything.
     #[schemars(extend("default" = show_duration(UpstreamTimeouts::default().head)))]
     pub response_timeout: Option<String>,
-    /// How long an unused connection to an MCP server is kept for the next request: 0s to 10m. A
-    /// server that says how long it keeps them (`Keep-Alive: timeout=N`) is believed instead, up to a
-    /// minute. The default is below the 5 s after which Node, Bun and uvicorn close: a
-    /// call that is sent just then would be lost.
+    /// How long an unused connection to an MCP server is kept for the next request: 0s to 10m. The
+    /// time in a server's `Keep-Alive: timeout=N` takes precedence, up to a minute. The default is
+    /// below the 5 s after which Node, Bun and uvicorn close: a call that is sent just then would
+    /// be lost.
     #[schemars(extend("default" = show_duration(UpstreamTimeouts::default().idle)))]
     pub upstream_idle_timeout: Option<String>,
     /// The memory of this program: 64MiB to 1024GiB. When 85 % of it are in use, requests are
@@ -415,7 +414,7 @@ pub struct LimitsConfig {
     #[schemars(extend("default" = show_rate(Limits::default().brief_streams_per_grant)))]
     pub brief_streams_per_grant: Option<String>,
     /// How long an event stream may be silent before the proxy puts a comment into it, so that
-    /// nothing in front cuts it: 1s to 10m, or `"off"`. The first comment comes when a stream opens
+    /// no reverse proxy cuts it: 1s to 10m, or `"off"`. The first comment comes when a stream opens
     /// and its server says nothing. A comment stands between two events, and clients skip it.
     #[schemars(extend("default" = Limits::default().stream_keep_alive.map(show_duration)))]
     pub stream_keep_alive: Option<String>,

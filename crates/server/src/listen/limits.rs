@@ -7,11 +7,11 @@ use ipnet::IpNet;
 /// Bounds on connections, and on how slow a peer may be.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// Connections at one time. Further ones wait in the kernel's queue, unless an idle one gives
-    /// way.
+    /// Connections at one time. Further ones wait in the kernel's queue, unless an idle one can be
+    /// evicted.
     pub connections: usize,
-    /// Connections of one peer address at one time; an IPv6 address counts as its /64. Further
-    /// ones are closed at once, unless an idle one of the same address gives way.
+    /// Connections of one peer address at one time; an IPv6 address counts as its /64. Further ones
+    /// are closed at once, unless an idle one of the same address can be evicted.
     pub per_address: usize,
     /// Peers that `per_address` does not bind, since many clients are behind each.
     pub shared_addresses: Vec<IpNet>,
@@ -55,7 +55,7 @@ impl Default for ConnectionLimits {
             headers: 100,
             head_bytes: 32 * 1024,
             head: Duration::from_secs(10),
-            // Longer than any common front keeps them: Cloudflare's edge does for 15 minutes.
+            // Longer than any common reverse proxy keeps them: Cloudflare's edge keeps 15 minutes.
             idle: Duration::from_mins(16),
             body_stall: Duration::from_secs(30),
             write_stall: Duration::from_secs(30),

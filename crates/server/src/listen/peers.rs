@@ -1,5 +1,5 @@
-//! The connections that are open, by the address of their peer: how many each has, and which of them
-//! gives way when there is no room for another.
+//! The connections that are open, by the address of their peer: how many each has, and which of
+//! them is evicted at the limit.
 
 use std::{
     collections::HashMap,
@@ -29,7 +29,7 @@ struct Open {
     is_shared: bool,
     /// What tells whether it is idle, once it has room, and ends it.
     begun: Option<(Arc<Watch>, CancellationToken)>,
-    /// It was told to end, and is as good as gone.
+    /// It was asked to close, and counts no more.
     is_leaving: bool,
 }
 
@@ -48,8 +48,8 @@ impl Open {
 }
 
 impl Peers {
-    /// Counts a connection of `peer` until the admission is dropped. If its address has as many as
-    /// one may have, one that is idle gives way. `None`: none is.
+    /// Counts a connection of `peer` until the admission is dropped. If its address is at the
+    /// limit, an idle one is evicted. `None`: none is idle.
     pub(super) fn admit(
         self: &Arc<Self>,
         peer: IpAddr,
@@ -87,7 +87,7 @@ impl Peers {
     }
 }
 
-/// Ends the connection that has been idle for longest. `false`: none is.
+/// Evicts the connection that was idle longest. `false`: none is idle.
 fn give_way<'a>(among: impl Iterator<Item = &'a mut Open>) -> bool {
     let idle = among.filter_map(|open| Some((open.idle_until()?, open)));
     let longest = idle.min_by_key(|(until, _)| *until);
@@ -115,9 +115,9 @@ impl Admission {
         }
     }
 
-    /// Ends the connection that has been idle for longest, for this one. An address that has more
-    /// connections than another takes nothing from it, and nobody takes from a trusted proxy but
-    /// another one: behind it are many. `false`: there is none to be had.
+    /// Evicts the connection that was idle longest, for this one. An address evicts none of an
+    /// address with fewer connections, and only a trusted proxy evicts those of a trusted proxy,
+    /// which serve many clients. `false`: there is none to evict.
     pub(super) fn make_room(&self) -> bool {
         let mut state = self.peers.state();
         let own = state.networks.get(&self.peer).map_or(0, HashMap::len);
@@ -216,7 +216,7 @@ mod tests {
         let peers = Arc::new(Peers::default());
         let limits = limits(3);
         let admit = |peer, idle| {
-            // Idle times are told apart by the millisecond.
+            // Idle times differ by milliseconds.
             std::thread::sleep(std::time::Duration::from_millis(2));
             admit(&peers, peer, &limits, idle)
         };

@@ -45,17 +45,17 @@ use super::{Cause, request_body::RequestBody};
 /// memory.
 const KEPT_PER_HOST: usize = 64;
 
-/// How long one is kept at most, whatever its upstream says.
+/// The longest that a connection is kept, whatever its upstream says.
 const KEPT_LONGEST: Duration = Duration::from_mins(1);
 
-/// How long before its upstream would close it a connection is given up. A request has to arrive
+/// A connection is closed this long before its upstream would close it. A request has to arrive
 /// there within this time.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// For how long it is remembered that an upstream closed one earlier than that.
+/// How long an early close by an upstream is remembered.
 const REMEMBERED: Duration = Duration::from_mins(10);
 
-/// How often those are closed that are not kept any longer.
+/// How often expired connections are closed.
 const SWEEP: Duration = Duration::from_secs(1);
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -142,10 +142,10 @@ pub(super) struct Line {
     kept: Arc<Kept>,
 }
 
-/// Why there is no answer.
+/// Why a request got no answer.
 pub(super) enum Unanswered {
-    /// Nothing was written of the request.
-    Unsent(Box<Request<RequestBody>>, hyper::Error),
+    /// Nothing was written of the request. This is its body.
+    Unsent(RequestBody, hyper::Error),
     /// It may have arrived. `heard` is whether anything came back.
     Sent { error: hyper::Error, heard: bool },
 }
@@ -178,7 +178,7 @@ impl Line {
                     self.kept.note_close(&self.host, idle_for);
                 }
                 Err(match failed.take_message() {
-                    Some(request) => Unanswered::Unsent(Box::new(request), failed.into_error()),
+                    Some(request) => Unanswered::Unsent(request.into_body(), failed.into_error()),
                     None => Unanswered::Sent {
                         error: failed.into_error(),
                         heard,
@@ -334,7 +334,7 @@ impl Idles {
         (now < until).then_some(at_most)
     }
 
-    /// Drops what is not kept any longer.
+    /// Drops expired and closed connections.
     fn sweep(&mut self, now: Instant) {
         let closed = self.connections.iter().filter(|idle| idle.is_closed());
         let shortest = closed
@@ -403,7 +403,7 @@ impl fmt::Debug for Kept {
     }
 }
 
-/// Closes what is not kept any longer, until nothing is kept.
+/// Closes expired connections, until none is kept.
 async fn sweep(kept: Weak<Kept>) {
     loop {
         tokio::time::sleep(SWEEP).await;

@@ -1,4 +1,4 @@
-//! The client's request body on its way, and what of it is kept for a second try.
+//! The client's request body on its way to the upstream, with a copy for a retry.
 
 use std::{
     pin::Pin,
@@ -10,8 +10,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-/// Bytes of a body, and pieces that they come in, which are kept. What asks for something to be
-/// read is far below that.
+/// Limits of the copy. Requests that read something are far below.
 const KEPT_BYTES: usize = 64 * 1024;
 const KEPT_PIECES: usize = 64;
 
@@ -72,7 +71,7 @@ impl http_body::Body for RequestBody {
 #[error("the request body failed")]
 pub(super) struct RequestBodyError(#[source] axum::Error);
 
-/// What has passed of a body. The bytes are shared with what passed, not copied.
+/// A copy of the part of a body that has passed. The bytes are shared.
 #[derive(Default)]
 pub(super) struct RequestCopy(Mutex<State>);
 
@@ -127,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// What is kept of a body that came in pieces of these sizes.
+    /// The length of the copy of a body that came in pieces of these sizes.
     async fn kept(sizes: &[usize]) -> Option<usize> {
         let (mut pieces, body) = Channel::<Bytes>::new(sizes.len().max(1));
         for size in sizes {

@@ -95,7 +95,7 @@ async fn on_one_page(world: Arc<World>) {
         let http = world.elsewhere();
         let form = page.answer(&http, secret, "approve");
         let answer = world.refusal_from(&http, form, &Page(403)).await;
-        let says = "nothing can be approved from it any more";
+        let says = "it cannot approve anything any more";
         assert!(answer.text().contains(says), "{}", answer.text());
     }
     let limited = "limited_total{limit=\"attempts_per_page\"}";

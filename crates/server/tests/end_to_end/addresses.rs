@@ -49,13 +49,13 @@ async fn adding_a_second_server_does_not_move_the_first() {
     let with_second = "[upstream.two]\nbuiltin = \"demo\"\n[upstream.one]";
     let said = changes(&mut world.proxy, "[upstream.one]", with_second).await;
     let checked = String::from_utf8(world.proxy.check()).unwrap();
-    assert!(!checked.contains("not hold"), "{checked}");
+    assert!(!checked.contains("lost, given for"), "{checked}");
 
     assert!(
-        said.contains("go on meaning the upstream that was the only one"),
+        said.contains("still lead to the upstream that was the only one"),
         "{said}"
     );
-    assert!(!said.contains("not hold"), "{said}");
+    assert!(!said.contains("lost, given for"), "{said}");
     for path in ["/mcp", "/", "/mcp/one"] {
         let _ = calls(&http, path, Some(&world.tokens)).await.expect(200);
         let _ = calls(&http, path, Some(&at_origin)).await.expect(200);
@@ -118,10 +118,10 @@ async fn a_start_says_what_a_new_name_costs_and_how_to_keep_the_old_one() {
     let named = |name: &str| format!("[upstream.{name}]\nurl = \"{url}\"\n# credential");
     let said = changes(&mut proxy, "# credential", &named("tickets")).await;
 
-    let cost = "1 approval does not hold any more, given for the upstream upstream at ";
+    let cost = "1 approval lost, given for the upstream upstream at ";
     assert!(said.contains(cost), "{said}");
     assert!(
-        said.contains("a table that is called [upstream.upstream] brings them back"),
+        said.contains("restore them with a table [upstream.upstream]"),
         "{said}"
     );
     // The address leads to where it can be approved again.
@@ -153,7 +153,7 @@ async fn a_start_says_which_path_brings_approvals_back() {
     };
     let before = files(&world.proxy);
     let foretold = String::from_utf8(world.proxy.check()).unwrap();
-    let cost = "warning: 1 approval does not hold any more, given for the upstream one at ";
+    let cost = "warning: 1 approval lost, given for the upstream one at ";
     assert!(foretold.contains(cost), "{foretold}");
     assert_eq!(files(&world.proxy), before);
     world.proxy.stop().await;
@@ -168,7 +168,7 @@ async fn a_start_says_which_path_brings_approvals_back() {
     let known = world.proxy.output().len();
     world.proxy.start().await;
     let said = world.proxy.says(known, "to put into your MCP client").await;
-    let way_back = "path = \\\"/mcp/one\\\" in [upstream.one] brings them back";
+    let way_back = "path = \\\"/mcp/one\\\" in [upstream.one]";
     assert!(said.contains(way_back), "{said}");
     for path in ["/tickets", "/mcp"] {
         let _ = calls(&http, path, Some(&world.tokens)).await.expect(401);
@@ -178,9 +178,9 @@ async fn a_start_says_which_path_brings_approvals_back() {
     assert!(
         !String::from_utf8(world.proxy.check())
             .unwrap()
-            .contains("not hold")
+            .contains("lost, given for")
     );
-    assert!(!said.contains("not hold"), "{said}");
+    assert!(!said.contains("lost, given for"), "{said}");
     let _ = calls(&http, "/mcp/one", Some(&world.tokens))
         .await
         .expect(200);

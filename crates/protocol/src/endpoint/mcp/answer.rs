@@ -39,7 +39,7 @@ use crate::{
 /// client has vanished is seen within half a minute.
 const PLACE_SOON: Duration = Duration::from_secs(10);
 
-/// A call that went to its upstream, and what has to be known when the answer is there.
+/// A call that was sent to its upstream, with the facts that its answer depends on.
 #[expect(
     clippy::struct_excessive_bools,
     reason = "facts of a request that have nothing to do with each other"
@@ -58,7 +58,7 @@ struct Sent<'a> {
     took: Duration,
 }
 
-/// Sends the call, and passes on the answer or says why there is none.
+/// Sends the call, and returns the answer or an error.
 pub(super) async fn exchange(
     mut exchange: Exchange<'_>,
     permit: Permit,
@@ -75,7 +75,7 @@ pub(super) async fn exchange(
         is_newer_by_header,
         wants_stream,
     } = call;
-    // A client that goes on where a stream ended does what its server asked for.
+    // A client that resumes a stream does what its server asked for.
     let is_resumed = request.headers().contains_key(LAST_EVENT_ID);
     let place = if headers::asks_for_stream(request.method(), request.headers()) {
         let rate = app.policy.limits.brief_streams_per_grant;
@@ -127,14 +127,14 @@ async fn send(
     read: Option<Bytes>,
 ) -> Result<Response<Body>, UpstreamError> {
     let app = exchange.app;
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let headers = request.headers().clone();
-    let response = app.ports.upstream.send(permit.clone(), request).await?;
+    let (mut head, body) = request.into_parts();
+    let upstream = &app.ports.upstream;
+    let response = upstream.send(permit.clone(), &head, body).await?;
     let Some(target) = redirect::within_origin(
         response.status(),
         response.headers(),
-        &uri,
-        headers.get(header::HOST),
+        &head.uri,
+        head.headers.get(header::HOST),
     ) else {
         return Ok(response);
     };
@@ -149,14 +149,11 @@ async fn send(
     {
         app.journal.record(&Event::RedirectFollowed {
             upstream: &permit.upstream().name,
-            target: &redirect::leads_to(response.headers(), &uri).unwrap_or_default(),
+            target: &redirect::leads_to(response.headers(), &head.uri).unwrap_or_default(),
         });
     }
-    let mut again = Request::new(Body::from(body));
-    *again.method_mut() = method;
-    *again.uri_mut() = target;
-    *again.headers_mut() = headers;
-    app.ports.upstream.send(permit, again).await
+    head.uri = target;
+    upstream.send(permit, &head, Body::from(body)).await
 }
 
 impl Sent<'_> {
@@ -186,7 +183,7 @@ impl Sent<'_> {
         }
     }
 
-    /// Answers what the upstream meant, in a form that clients understand.
+    /// Answers in place of the upstream, in a form that clients understand.
     fn instead(&self, answer: Response<Body>, theirs: &Parts) -> Response<Body> {
         self.exchange.app.journal.record(&Event::CallForwarded {
             call: self.exchange.call(answer.status(), Some(theirs.status)),
@@ -196,7 +193,7 @@ impl Sent<'_> {
         answer
     }
 
-    /// What becomes of an answer that is no plain success. `text` is its body, if that is short.
+    /// Decides about an answer that is no plain success. `text` is its body, if that is short.
     fn judge(&mut self, theirs: &Parts, text: &[u8]) -> Verdict {
         let status = theirs.status;
         if self.has_lost_session(status, text) {
@@ -225,10 +222,10 @@ impl Sent<'_> {
             502 | 503 => UpstreamFailed::ServerError,
             504 => UpstreamFailed::TimedOut,
             508 => UpstreamFailed::Looped,
-            // Nothing but a stream is a stream, whatever the server has at its address for others.
+            // A client that listens can use a stream only, not a page at the same address.
             _ if self.wants_stream => return Verdict::NoStream,
             300..=399 if status != StatusCode::NOT_MODIFIED => UpstreamFailed::Redirected,
-            // A client that asks what the server is goes on to the older era when it hears this.
+            // This answer makes a client fall back from its probe to the older era.
             500 | 501 if is_probe => return Verdict::UnknownMethod,
             _ if is_page && is_probe => return Verdict::UnknownMethod,
             _ if is_page => UpstreamFailed::Page,
@@ -239,8 +236,8 @@ impl Sent<'_> {
         Verdict::Failed(failed)
     }
 
-    /// Whether the upstream says that the session which the request is in is gone; or, of a request
-    /// of the older era that is in none, that it needs one. Both make the client begin anew.
+    /// Whether the upstream has lost the session of the request, or demands one of a request of the
+    /// older era that has none. In both cases the client begins a new session.
     fn has_lost_session(&mut self, status: StatusCode, text: &[u8]) -> bool {
         if self.is_opening || self.era == Era::Modern && !self.is_newer_by_header {
             return false;
@@ -258,8 +255,8 @@ impl Sent<'_> {
         }
     }
 
-    /// What a 401 means. A credential that was taken a moment ago is not bad because one call is
-    /// refused; the next refusal without a success between shows it.
+    /// What a 401 means. One refused call does not condemn a credential that has just worked; a
+    /// second refusal without a success in between does.
     fn refused_credential(&self, theirs: &HeaderMap, is_page: bool) -> UpstreamFailed {
         let route = self.exchange.route;
         let was_taken = route.learnt.takes_credential.swap(false, Ordering::Relaxed);
@@ -279,7 +276,7 @@ impl Sent<'_> {
         }
     }
 
-    /// What the operator needs to know of a failure.
+    /// The details of a failure for the operator.
     fn detail(&self, why: UpstreamFailed, theirs: &Parts) -> Option<String> {
         let upstream = &self.exchange.route.upstream;
         let Destination::Remote { endpoint, .. } = &upstream.destination else {
@@ -355,14 +352,14 @@ impl Sent<'_> {
         body: Body,
     ) -> Body {
         let Exchange { app, route, .. } = self.exchange;
-        // A refusal opens nothing, even if it names a session, as those of some servers do.
+        // A refusal opens no session, even if it names one, as some servers do.
         if !theirs.status.is_success() || named.is_none() && !self.is_opening {
             return body;
         }
         let (revision, body) = if self.is_opening {
             body::opening(&*app.ports.clock, &theirs.headers, body).await
         } else {
-            // Some name the session in every answer.
+            // Some servers name the session in every answer.
             let same = self.session.as_ref().filter(|session| session.id == named);
             (same.and_then(|session| session.revision), body)
         };
@@ -396,7 +393,7 @@ impl Sent<'_> {
     }
 }
 
-/// What becomes of an answer.
+/// The decision about an answer.
 enum Verdict {
     /// It reaches the client, with this status.
     Pass(StatusCode),
@@ -408,8 +405,8 @@ enum Verdict {
     Failed(UpstreamFailed),
 }
 
-/// Whether an answer of this status may reach the client as it is. Others would send it away to
-/// sign in elsewhere, to another place, or into a wrong conclusion.
+/// Whether an answer of this status may reach the client unchanged. Others would make the client
+/// sign in elsewhere, follow a redirect, or draw a wrong conclusion.
 fn is_passed_on(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),

@@ -21,8 +21,8 @@ use crate::{
     ports::Clock,
 };
 
-/// Bytes of a body that are kept or waited for, to know what it is about. No refusal is longer, and
-/// no answer to `initialize`.
+/// Bytes of a body that are buffered to know what it is about. Refusals and answers to `initialize`
+/// are shorter.
 pub(super) const LONGEST: usize = 64 * 1024;
 
 /// A body that begins with what was read of it.
@@ -123,7 +123,7 @@ impl http_body::Body for Passing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        // Nobody asks for more when that was the last frame.
+        // The reader does not poll again after the last frame.
         let has_ended = frame.is_none() || self.body.is_end_stream();
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.has_ended |= has_ended;
@@ -149,7 +149,7 @@ impl http_body::Body for Passing {
     }
 }
 
-/// How long the rest of a refusal, or of an answer to `initialize`, is waited for.
+/// Timeout for the rest of a refusal, or of an answer to `initialize`.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The whole text of an answer that is short, and the answer as if nothing of it had been read.
@@ -181,7 +181,7 @@ pub(super) async fn text(
                 let text = Bytes::from(Vec::from(read.clone()).concat());
                 return (Some(text), Ahead::body(read, None));
             }
-            // What broke off is for the client to see.
+            // The client sees a truncated answer as such.
             Some(Err(_)) => break,
         }
     }
@@ -237,7 +237,7 @@ mod tests {
         Body::new(StreamBody::new(stream::iter(frames)))
     }
 
-    /// Else a request that is sent again would be sent in part.
+    /// Otherwise a request could be retried with a part of its body.
     #[tokio::test]
     async fn a_body_was_overheard_when_all_of_it_has_passed() {
         static LONG: [u8; LONGEST + 1] = [b'x'; LONGEST + 1];

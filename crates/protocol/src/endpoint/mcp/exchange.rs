@@ -1,5 +1,4 @@
-//! What is known of one call, for whatever has to be said about it: to the journal, and to the
-//! client in an error that carries the id of its request.
+//! The facts of one call, for the journal and for errors, which carry the id of the request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,15 +28,15 @@ pub(super) struct Exchange<'a> {
     asked: Asked,
 }
 
-/// What a call asks for, as far as its body was read.
+/// The subject of a call, as far as its body was read.
 enum Asked {
     Unread,
     Read(Subject),
-    /// It is read when something has to be said about it.
+    /// It is read when the journal or an error needs it.
     Passing(Overheard),
 }
 
-/// What a call is about.
+/// The subject of a call.
 #[derive(Default)]
 pub(super) struct Subject {
     /// The id of the request, as it was written.
@@ -81,7 +80,7 @@ impl<'a> Exchange<'a> {
         self.asked = Asked::Read(Subject::of(message));
     }
 
-    /// Lets a body pass that nobody has to read, unless something has to be said about it.
+    /// Streams a body that need not be read, and keeps a copy for the journal and errors.
     pub(super) fn overhears(&mut self, body: Body) -> Body {
         let overheard = Overheard::default();
         let body = overheard.body(body);
@@ -89,7 +88,7 @@ impl<'a> Exchange<'a> {
         body
     }
 
-    /// What the call is about. What has passed is read now.
+    /// The subject of the call, read now if the body has passed.
     pub(super) fn subject(&mut self) -> &Subject {
         if let Asked::Passing(overheard) = &self.asked {
             let bytes = overheard.bytes().unwrap_or_default();
@@ -200,7 +199,7 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// Why a call does not reach the upstream, and what of it the client should see.
+/// Why a call does not reach the upstream, with a detail for the client.
 pub(super) struct Refusal {
     pub(super) why: CallRefused,
     pub(super) detail: Option<String>,

@@ -48,7 +48,7 @@ pub(crate) struct Route {
     learnt: Arc<Learnt>,
 }
 
-/// What was learnt of an upstream from its answers.
+/// Facts about an upstream that its answers have shown.
 #[derive(Default)]
 struct Learnt {
     /// Whether it has taken our credential since it last refused it.

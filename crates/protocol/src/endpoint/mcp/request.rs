@@ -47,7 +47,7 @@ pub(super) struct Call {
     pub(super) session: Option<Session>,
     /// Whether it is `initialize`.
     pub(super) is_opening: bool,
-    /// Whether nothing but the version header says that it is of the newer era.
+    /// Whether only the version header says that it is of the newer era.
     pub(super) is_newer_by_header: bool,
     /// Whether the client asks for a stream and takes nothing else.
     pub(super) wants_stream: bool,
@@ -106,7 +106,7 @@ pub(super) async fn prepare(
     let is_modern = session.is_none() && message.as_ref().is_some_and(era::is_modern);
     let session = match session {
         Some(session) => Some(session),
-        // Whatever a client of the newer era names there means nothing.
+        // The newer era has no sessions, so an id there has no meaning.
         None if is_modern => None,
         None if named.is_some() => return Err(CallRefused::Session.into()),
         None if is_opening || !has_sessions(&parts.method) => None,
@@ -129,8 +129,8 @@ pub(super) async fn prepare(
     if let Some(id) = session.as_ref().and_then(|session| session.id.clone()) {
         parts.headers.insert(MCP_SESSION_ID, id);
     } else {
-        // Outside a session nothing says whose events these are, and the upstream takes everybody
-        // for one.
+        // Outside a session the upstream cannot tell whose events these are, since all clients
+        // share one credential.
         parts.headers.remove(LAST_EVENT_ID);
     }
     if let Some(session) = &session {
@@ -189,7 +189,7 @@ fn is_open_question(parts: &Parts, session: Option<&Session>) -> bool {
         && (session.is_none() || headers.contains_key(MCP_METHOD) || headers.contains_key(MCP_NAME))
 }
 
-/// Reads what a request is about that will be refused, so that the error carries its id.
+/// Reads the subject of a request that will be refused, so that the error carries its id.
 pub(super) async fn read_subject(
     exchange: &mut Exchange<'_>,
     parts: Parts,
@@ -206,8 +206,8 @@ pub(super) async fn read_subject(
     }
 }
 
-/// Reads a body. Nearly all come in one piece; what does not takes its share of the memory for
-/// requests that are waited for.
+/// Reads a body. Nearly all come in one piece; others take their share of the memory budget for
+/// pending requests.
 async fn read(
     app: &App,
     parts: &Parts,
@@ -257,7 +257,7 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
     length.to_str().ok()?.parse().ok()
 }
 
-/// A header that says two things, and which ones, unless it is one that nobody else should see.
+/// A header with two different values, and the values unless they are secret.
 fn says_two(headers: &HeaderMap, SaysTwo(name): &SaysTwo) -> Refusal {
     let values = headers.get_all(name).iter().map(HeaderValue::to_str);
     let values: Vec<_> = values.map(Result::unwrap_or_default).collect();

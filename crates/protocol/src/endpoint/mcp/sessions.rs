@@ -45,8 +45,8 @@ pub(super) fn seal(app: &App, upstream: &UpstreamPolicy, grant: &Grant, it: &Ses
 
 /// The session that a request means which names none: the newest one that was opened under its
 /// grant, here or on another process that shares the store. Where the upstream keeps no sessions,
-/// only a request that `speaks_newer` needs to know what was agreed on. A store in trouble keeps
-/// nobody from calling.
+/// only a request that `speaks_newer` needs to know what was agreed on. A failing store does not
+/// stop the call.
 pub(super) async fn kept(
     app: &App,
     route: &Route,
