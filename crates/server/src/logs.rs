@@ -12,7 +12,7 @@ use protocol::{
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use lines::Format;
+use lines::{Format, PAUSE};
 pub use lines::{Lines, Writer};
 
 /// What forwarded calls are logged under, so that `RUST_LOG=info,calls=off` leaves them out.
@@ -47,7 +47,7 @@ pub fn start() -> (Writer, Lines) {
     } else {
         Format::Json
     };
-    let (lines, writer) = Lines::written_to(std::io::stderr(), format);
+    let (lines, writer) = Lines::written_to(std::io::stderr(), format, PAUSE);
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .from_env_lossy();

@@ -261,6 +261,24 @@ fn a_first_start_that_fails_leaves_no_passphrase_that_nobody_was_told() {
 }
 
 #[test]
+fn a_start_that_fails_first_writes_the_log() {
+    let directory = empty_directory();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 200; exec \"$0\" serve"])
+        .arg(env!("CARGO_BIN_EXE_mcp-oauth-proxy"))
+        .current_dir(directory.path())
+        .env_clear()
+        .env("LISTEN", taken.local_addr().unwrap().to_string())
+        .output()
+        .unwrap();
+    let text = fails(&output, 1);
+    let [logged, error] =
+        ["few files may be open", "error: cannot listen"].map(|part| text.find(part));
+    assert!(logged.is_some() && logged < error, "{text}");
+}
+
+#[test]
 fn an_empty_variable_for_the_upstream_is_warned_about() {
     let plan = load("", &[("UPSTREAM_URL", ""), ("UPSTREAM_TOKEN", "")]).unwrap();
     assert_eq!(

@@ -67,6 +67,23 @@ async fn fi_18_however_it_is_told_to_end_every_session_is_there_afterwards() {
     }
 }
 
+/// FI-18: lines of calls wait for each other, but not beyond the end.
+#[tokio::test]
+async fn fi_18_told_to_end_it_first_logs_every_call_that_it_answered() {
+    const CALLS: usize = 50;
+    for signal in ["TERM", "INT", "HUP"] {
+        let mut world = World::on_sqlite().await;
+        for _ in 0..CALLS {
+            let _ = world.client.call(&world.tokens).await.expect(200);
+        }
+        world.proxy.signal(signal);
+        let _ = world.proxy.ended().await;
+        let output = world.proxy.output();
+        let lines = output.matches("a call was forwarded").count();
+        assert_eq!(lines, CALLS, "{signal}: {output}");
+    }
+}
+
 /// FI-18
 #[tokio::test]
 async fn fi_18_a_process_that_was_stopped_goes_on_where_it_was() {
