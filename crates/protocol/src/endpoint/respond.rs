@@ -22,6 +22,7 @@ use crate::{
         bearer,
         error::{ErrorCode, ForPeople, OAuthError},
     },
+    ports::Timestamp,
     token,
 };
 
@@ -585,7 +586,7 @@ pub(super) fn notice(app: &App, notice: &Notice) -> Response<Body> {
             StatusCode::FORBIDDEN,
             "This page was not opened here",
             "The form did not come from the browser window that it was shown in, or cookies are \
-             blocked, or it was open for too long.",
+             blocked, or it was open for more than an hour.",
             start_again,
         ),
         Notice::Expired => (
@@ -612,8 +613,9 @@ pub(super) fn notice(app: &App, notice: &Notice) -> Response<Body> {
                 many => format!("{} minutes", many.div_ceil(60)),
             };
             let reminder = reminder(app).unwrap_or_default();
+            let until = time_of_day(app.ports.clock.now() + *wait);
             waiting = format!(
-                "Wait {time}, then go back to your app and connect again; this page may have expired \
+                "Wait {time}, until {until}, then go back to your app and connect again; this page may have expired \
                  by then. {reminder}"
             );
             (
@@ -650,6 +652,13 @@ pub(super) fn notice(app: &App, notice: &Notice) -> Response<Body> {
             .insert(header::RETRY_AFTER, seconds(*wait).into());
     }
     response
+}
+
+/// A time for people, the next full minute. Which zone they are in nobody here knows.
+pub(super) fn time_of_day(at: Timestamp) -> String {
+    let minutes = at.0.div_euclid(60) + i64::from(at.0.rem_euclid(60) > 0);
+    let (hour, minute) = (minutes.rem_euclid(24 * 60) / 60, minutes.rem_euclid(60));
+    format!("{hour:02}:{minute:02} UTC")
 }
 
 /// The page that calls may not, as `origin` is not ours, nor of this computer, nor allowed.
