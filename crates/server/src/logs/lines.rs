@@ -239,7 +239,9 @@ mod tests {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
             drop(self.has_one.take());
             let _ = self.gate.recv();
-            let _ = self.written.send(String::from_utf8_lossy(line).into_owned());
+            let _ = self
+                .written
+                .send(String::from_utf8_lossy(line).into_owned());
             Ok(line.len())
         }
 
