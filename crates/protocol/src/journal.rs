@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, StatusCode};
 
 use crate::{
     forward::shown_address::looks_like_key,
-    mcp::{repeated::Contradiction, revision::Era},
+    mcp::{opening::About, repeated::Contradiction, revision::Era},
     oauth::{
         bearer,
         error::{ErrorCode, RefusedClient},
@@ -18,6 +18,7 @@ use crate::{
         refresh_token::Repeated,
     },
     policy::UpstreamPolicy,
+    ports::UpstreamError,
 };
 
 /// One thing that happened.
@@ -149,6 +150,11 @@ pub enum Event<'a> {
     /// The upstream redirects to `target`, on the same origin, and the call went on there. The
     /// first time only.
     RedirectFollowed { upstream: &'a str, target: &'a str },
+    /// An upstream was asked whether it answers, before anybody calls it.
+    UpstreamTried {
+        upstream: &'a str,
+        outcome: &'a Trial,
+    },
 }
 
 /// A call: who made it, what for, and what came of it. One event tells each of them.
@@ -260,12 +266,48 @@ pub enum UpstreamFailed {
     SessionLost,
     /// It sends us elsewhere.
     Redirected,
+    /// It has nothing at the path of its address.
+    NothingThere,
+    /// It speaks the HTTP with SSE of 2024.
+    OldTransport,
+    /// It is called by https, and speaks no TLS.
+    NoTls,
+    /// It is called by http, and speaks TLS.
+    WantsTls,
+    /// It answers a trial with what is no MCP.
+    NoMcp,
     /// It leads back to this proxy.
     Looped,
     /// 5xx.
     ServerError,
     /// 1xx, or a status that HTTP does not know.
     Nonsense,
+}
+
+/// What it came to that an upstream was tried.
+#[derive(Debug)]
+pub enum Trial {
+    /// It answers, and this is what it says of itself.
+    Answered(About),
+    Failed {
+        why: UpstreamFailed,
+        /// What the operator needs to know of it, as with a call that failed.
+        detail: Option<String>,
+        /// What it answered.
+        status: Option<StatusCode>,
+        cause: Option<UpstreamError>,
+    },
+}
+
+impl Trial {
+    pub(crate) fn failed(why: UpstreamFailed) -> Self {
+        Self::Failed {
+            why,
+            detail: None,
+            status: None,
+            cause: None,
+        }
+    }
 }
 
 /// Whoever wants to know what happens. Called on the request's own path, so it must be quick and

@@ -44,6 +44,7 @@
 //! | RFC 8259 §4 JSON read by strangers' rules | `oauth/strict_json.rs` | `endpoint/register.rs` | `registration.rs` |
 //! | what single clients need beyond the standards | `oauth/known_clients.rs` | `endpoint/authorize.rs` | `known_clients.rs` |
 //! | MCP Streamable HTTP, all revisions | `mcp/era.rs` | `endpoint/mcp/request.rs` | `sessions.rs` |
+//! | MCP 2024-11-05 to 2026-07-28, whether a server answers at all | `mcp/opening.rs` | `endpoint/mcp/trial.rs` | `trial.rs` |
 //! | MCP errors and statuses | `mcp/answer.rs` | `endpoint/mcp/answer.rs` | `upstream_answers.rs` |
 
 mod documents;

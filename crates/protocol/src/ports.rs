@@ -16,7 +16,7 @@ use http::{HeaderMap, Response, StatusCode, request};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::endpoint::extract::Permit;
+use crate::endpoint::{extract::Permit, mcp::trial::Question};
 
 /// A moment, in whole seconds since 1970-01-01T00:00:00Z, as OAuth counts time.
 #[derive(
@@ -193,6 +193,10 @@ pub trait Upstream: Send + Sync {
         head: &request::Parts,
         body: Body,
     ) -> Result<Response<Body>, UpstreamError>;
+
+    /// Sends a request of the proxy's own. It needs no permit, since nothing of a client's can be in
+    /// it: a [`Question`] is made of the configuration alone.
+    async fn ask(&self, question: Question) -> Result<Response<Body>, UpstreamError>;
 }
 
 /// Why no answer came from an upstream.
@@ -201,6 +205,9 @@ pub enum UpstreamError {
     /// No connection: name, route, port or TLS.
     #[error("the upstream could not be reached")]
     Unreachable(#[source] Box<dyn Error + Send + Sync>),
+    /// Whoever is there answers TLS with something else.
+    #[error("the upstream does not speak TLS")]
+    NoTls(#[source] Box<dyn Error + Send + Sync>),
     /// It took the request and sent no answer in time.
     #[error("the upstream did not answer in time")]
     TimedOut,

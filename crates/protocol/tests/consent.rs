@@ -284,7 +284,7 @@ async fn over_tls_the_cookie_is_bound_to_this_host_and_hidden_from_scripts() {
     assert_eq!(value.len(), 22);
     assert_eq!(
         attributes,
-        "Path=/; Max-Age=600; HttpOnly; SameSite=Lax; Secure"
+        "Path=/; Max-Age=3600; HttpOnly; SameSite=Lax; Secure"
     );
 }
 
@@ -324,7 +324,7 @@ async fn on_this_computer_without_tls_the_cookie_is_one_that_browsers_take() {
     assert!(pair.starts_with("mcp-consent-"), "{pair}");
     assert_eq!(
         attributes,
-        "Path=/consent; Max-Age=600; HttpOnly; SameSite=Lax"
+        "Path=/consent; Max-Age=3600; HttpOnly; SameSite=Lax"
     );
 
     let mut browser = Browser::default();

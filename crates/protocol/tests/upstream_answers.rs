@@ -495,3 +495,82 @@ async fn a_get_that_is_answered_by_no_stream_is_a_405() {
         .insert(header::ACCEPT, "application/json".parse().unwrap());
     assert_eq!(caller.server().send(request).await.expect(200).text(), "{}");
 }
+
+const INITIALIZE: &str =
+    r#"{"jsonrpc":"2.0","id":7,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
+
+/// A 404 would tell the client that its own address is wrong.
+#[tokio::test]
+async fn a_server_that_is_not_at_its_path_is_told_from_an_address_that_is_wrong_here() {
+    let caller = Caller::new().await;
+    for status in [404, 405] {
+        let heard = caller.hears(INITIALIZE, answer(status, &[], "")).await;
+        failed(&heard, 502, 7, "the address in this client is right");
+        assert!(caller.last_event().contains("why: NothingThere"));
+        // What answers in JSON-RPC is there.
+        let theirs = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no"}}"#;
+        let heard = caller.hears(INITIALIZE, json(status, theirs)).await;
+        assert_eq!(heard.expect(status).text(), theirs);
+        // And a call of another kind says nothing of the path.
+        let heard = caller.hears(READ, answer(status, &[], "")).await;
+        let _ = heard.expect(status);
+    }
+    let asked = caller.server().upstream.asked();
+    assert!(
+        asked.iter().all(|it| it.method() == Method::GET),
+        "{asked:?}"
+    );
+    assert_eq!(asked.len(), 2);
+}
+
+#[tokio::test]
+async fn the_transport_of_2024_is_called_so() {
+    const STREAM: &str = "event: endpoint\ndata: /messages\n\n";
+    let stream = || answer(200, &[("content-type", "text/event-stream")], STREAM);
+    let caller = Caller::new().await;
+    for refusal in [answer(405, &[], ""), page(404, &[])] {
+        caller.server().upstream.tells(Ok(stream()));
+        let heard = caller.hears(INITIALIZE, refusal).await;
+        failed(&heard, 502, 7, "HTTP with SSE of 2024");
+    }
+    // One that opens its stream whatever it is asked.
+    let heard = caller.hears(INITIALIZE, stream()).await;
+    failed(&heard, 502, 7, "HTTP with SSE of 2024");
+    // In any other call it is an event like any.
+    let heard = caller.hears(READ, stream()).await.expect(200);
+    assert_eq!(heard.text(), STREAM);
+}
+
+#[tokio::test]
+async fn tls_that_one_side_does_not_speak_is_named() {
+    let caller = Caller::new().await;
+    let upstream = &caller.server().upstream;
+    upstream.fails(UpstreamError::NoTls("no handshake".into()));
+    let heard = caller.server().send(caller.request(READ)).await;
+    failed(&heard, 502, 7, "does not speak TLS");
+
+    let mut policy = without_credential();
+    let one = Arc::get_mut(&mut policy.upstreams[0]).unwrap();
+    one.destination = Destination::Remote {
+        endpoint: "http://one.upstream.example/mcp".parse().unwrap(),
+        credential: Credential::None,
+    };
+    let caller = Caller::of(policy).await;
+    let go = "Client sent an HTTP request to an HTTPS server.\n";
+    failed(
+        &caller.hears(READ, answer(400, &[], go)).await,
+        502,
+        7,
+        "speaks TLS",
+    );
+    let upstream = &caller.server().upstream;
+    for (probed, words) in [
+        (Ok(answer(404, &[], "")), "speaks TLS"),
+        (Err(UpstreamError::NoTls("no".into())), "broke off"),
+    ] {
+        upstream.fails(UpstreamError::Broken("closed".into()));
+        upstream.tells(probed);
+        let heard = caller.server().send(caller.request(INITIALIZE)).await;
+        failed(&heard, 502, 7, words);
+    }
+}

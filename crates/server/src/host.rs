@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use http::{Request, Response, Uri, request::Parts, uri::Scheme};
 use protocol::{
-    endpoint::{App, Front, Ports, extract::Permit, respond},
+    endpoint::{App, Front, Ports, extract::Permit, mcp::trial::Question, respond},
     identity::password::Kind,
     journal::{Event, Journal},
     oauth::{client::PreregisteredClient, client_document::HostPattern, jwks::KeySource},
@@ -175,6 +175,9 @@ async fn serve(
         },
     ));
     announce().context("the start text cannot be written to standard output")?;
+    // Nobody waits for what comes of it.
+    let (trying, ended) = (app.clone(), stop.clone());
+    background.spawn(async move { ended.run_until_cancelled(trying.try_upstreams()).await });
 
     signals.next().await;
     tracing::info!("stopping: requests in flight may finish, streams end");
@@ -295,7 +298,8 @@ fn connections(wanted: usize) -> usize {
                 .unwrap_or(usize::MAX)
                 .saturating_sub(FILES)
                 / 2;
-            if possible < wanted {
+            // A few less are no news.
+            if possible < wanted - wanted / 10 {
                 tracing::warn!(
                     possible,
                     wanted,
@@ -429,7 +433,7 @@ impl Upstream for Upstreams {
         body: Body,
     ) -> Result<Response<Body>, UpstreamError> {
         match permit.upstream().destination {
-            Destination::Remote { .. } => self.remote.exchange(head, body).await,
+            Destination::Remote { .. } => self.remote.send(permit, head, body).await,
             Destination::Demo => {
                 let person = Person {
                     subject: permit.subject(),
@@ -440,5 +444,9 @@ impl Upstream for Upstreams {
                 Ok(self.demo.answer(&person, request).await)
             }
         }
+    }
+
+    async fn ask(&self, question: Question) -> Result<Response<Body>, UpstreamError> {
+        self.remote.ask(question).await
     }
 }

@@ -6,7 +6,8 @@ use std::{error::Error, io::IsTerminal, panic};
 
 use http::{Method, StatusCode};
 use protocol::{
-    journal::{CallRefused, Event, Instead, Reader, UpstreamFailed},
+    journal::{CallRefused, Event, Instead, Reader, Trial, UpstreamFailed},
+    mcp::revision::Revision,
     oauth::bearer,
 };
 use tracing::{debug, error, info, warn};
@@ -295,12 +296,40 @@ impl Reader for Logs {
                 target,
                 "the upstream redirects each call, which costs a second request; write this address as its url"
             ),
+            Event::UpstreamTried {
+                upstream,
+                outcome: Trial::Answered(about),
+            } => info!(
+                upstream,
+                server = about.name.as_deref().map(brief),
+                version = about.version.as_deref().map(brief),
+                revision = about.revision.as_ref().map(Revision::as_str),
+                "the upstream answers"
+            ),
+            Event::UpstreamTried {
+                upstream,
+                outcome:
+                    Trial::Failed {
+                        why,
+                        detail,
+                        status,
+                        cause,
+                    },
+            } => warn!(
+                upstream,
+                why = why.as_str(),
+                detail,
+                upstream_status = status.map(|status| status.as_u16()),
+                cause = cause.as_ref().map(|cause| chain(cause)),
+                "{}",
+                remedy(*why)
+            ),
         }
     }
 }
 
 /// What happened at an upstream, and what to do about it.
-fn remedy(why: UpstreamFailed) -> &'static str {
+pub(crate) fn remedy(why: UpstreamFailed) -> &'static str {
     match why {
         UpstreamFailed::Unreachable => "the upstream cannot be reached",
         UpstreamFailed::TimedOut => "the upstream did not answer in time",
@@ -329,10 +358,31 @@ fn remedy(why: UpstreamFailed) -> &'static str {
         UpstreamFailed::Redirected => {
             "the upstream redirects elsewhere, which is not followed: write the right address as its url"
         }
+        UpstreamFailed::NothingThere => {
+            "the upstream has nothing at the path of its url: correct the path; most end in /mcp"
+        }
+        UpstreamFailed::OldTransport => {
+            "the upstream speaks the HTTP with SSE of 2024, which is not supported: use its Streamable HTTP address (most end in /mcp), or put a bridge before it, such as npx supergateway"
+        }
+        UpstreamFailed::NoTls => {
+            "the upstream does not speak TLS there: try http:// in place of https:// in its url"
+        }
+        UpstreamFailed::WantsTls => {
+            "the upstream speaks TLS there: write https:// in place of http:// in its url"
+        }
+        UpstreamFailed::NoMcp => {
+            "the upstream does not answer as an MCP server does: check its url"
+        }
         UpstreamFailed::Looped => "the upstream's address leads back to this proxy",
         UpstreamFailed::ServerError => "the upstream failed",
         UpstreamFailed::Nonsense => "the upstream sent an invalid HTTP response",
     }
+}
+
+/// The beginning of what a server says of itself.
+pub(crate) fn brief(text: &str) -> &str {
+    const LONGEST: usize = 100;
+    &text[..text.floor_char_boundary(LONGEST)]
 }
 
 /// Whether somebody may have meant the address of an MCP server.
@@ -341,7 +391,7 @@ fn looks_like_mcp(path: &str) -> bool {
 }
 
 /// An error and what caused it, in one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -348,7 +348,9 @@ impl Reader for Metrics {
                     &[("endpoint", &endpoint.as_str()), ("error", &error)],
                 );
             }
-            Event::VersionMended { .. } | Event::RedirectFollowed { .. } => {}
+            Event::VersionMended { .. }
+            | Event::RedirectFollowed { .. }
+            | Event::UpstreamTried { .. } => {}
             Event::Misdirected { .. } => drop(self.misdirected.inc()),
             Event::Looped => drop(self.loops.inc()),
             Event::NotFound { .. } => drop(self.not_found.inc()),

@@ -10,12 +10,14 @@ use std::{
     error::Error,
     fmt,
     future::Future,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use async_trait::async_trait;
 use axum::body::Body;
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts,
@@ -24,8 +26,12 @@ use http::{
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use prometheus_client::metrics::counter::Counter;
-use protocol::{mcp::methods, ports::UpstreamError};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use protocol::{
+    endpoint::{extract::Permit, mcp::trial::Question},
+    mcp::methods,
+    ports::{Upstream, UpstreamError},
+};
+use rustls::{ClientConfig, InvalidMessage, RootCertStore, crypto::aws_lc_rs};
 use tower::Service;
 
 use self::{
@@ -212,12 +218,58 @@ impl RemoteUpstream {
             }
         }
         let line = self.pool.connect(&host).await;
-        let line = line.map_err(UpstreamError::Unreachable)?;
+        let line = line.map_err(why_unreachable)?;
         let sent = line.send(request(body)).await;
         sent.map_err(|unanswered| match unanswered {
             Unanswered::Unsent(_, error) | Unanswered::Sent { error, .. } => why_broken(error),
         })
     }
+}
+
+#[async_trait]
+impl Upstream for RemoteUpstream {
+    async fn send(
+        &self,
+        permit: Permit,
+        head: &Parts,
+        body: Body,
+    ) -> Result<Response<Body>, UpstreamError> {
+        drop(permit);
+        self.exchange(head, body).await
+    }
+
+    async fn ask(&self, question: Question) -> Result<Response<Body>, UpstreamError> {
+        let (head, body) = question.into_request().into_parts();
+        self.exchange(&head, body).await
+    }
+}
+
+/// Why there is no connection.
+fn why_unreachable(cause: Cause) -> UpstreamError {
+    if answers_tls_with_something_else(&*cause) {
+        UpstreamError::NoTls(cause)
+    } else {
+        UpstreamError::Unreachable(cause)
+    }
+}
+
+/// Whether what came in place of a TLS handshake was none: servers without TLS answer the first
+/// bytes of one with an error of HTTP.
+fn answers_tls_with_something_else(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let of_tls = error.downcast_ref();
+        if let Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) = of_tls {
+            return true;
+        }
+        // What an I/O error wraps is not its source.
+        let io = error.downcast_ref().and_then(io::Error::get_ref);
+        next = match io {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// How long `headers` are as they are sent.

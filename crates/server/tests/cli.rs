@@ -7,9 +7,12 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output},
+    thread,
 };
 
 use server::{
@@ -91,6 +94,7 @@ fn wrong_usage_exits_with_2() {
     let here = empty_directory();
     for arguments in [
         &["chek"][..],
+        &["serve", "--offline"],
         &["--confg", "x"],
         &["check", "extra"],
         &["--config"],
@@ -125,8 +129,12 @@ fn a_named_file_must_exist_but_the_default_one_need_not() {
         let stderr = fails(&run_in(here.path(), arguments, &[]), 2);
         assert!(stderr.contains("none.toml: cannot be read: "), "{stderr}");
     }
-    let answer = succeeds(&run_in(here.path(), &["check"], &[]));
+    let directory = fs::canonicalize(here.path()).unwrap();
+    let here_is = |answer: String| answer.replace(directory.to_str().unwrap(), "<here>");
+    let answer = here_is(succeeds(&run_in(here.path(), &["check"], &[])));
     insta::assert_snapshot!("check_without_a_file", answer);
+    let answer = here_is(succeeds(&run_in(here.path(), &["check", "--all"], &[])));
+    insta::assert_snapshot!("check_all_without_a_file", answer);
 
     fs::write(
         here.path().join("mcp-oauth-proxy.toml"),
@@ -248,7 +256,7 @@ fn a_start_that_fails_says_why_and_exits_with_1() {
 #[test]
 fn a_first_start_that_fails_leaves_no_passphrase_that_nobody_was_told() {
     let directory = empty_directory();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = run_in(directory.path(), &["serve"], &[("LISTEN", &address)]);
     let error = fails(&output, 1);
@@ -343,14 +351,13 @@ fn the_environment_can_name_the_upstream() {
         ("UPSTREAM_URL", "https://up.example/mcp?key=s3cr3t"),
         ("UPSTREAM_TOKEN", "s3cr3t"),
     ];
-    let answer = succeeds(&run_in(here.path(), &["check"], &variables));
+    let answer = succeeds(&run_in(here.path(), &["check", "--offline"], &variables));
     let upstream = answer.split("\n\n").nth(1).unwrap();
     insta::assert_snapshot!(upstream, @"
     upstream upstream
       title                      up.example
       for clients                http://127.0.0.1:8080/mcp
       also at                    http://127.0.0.1:8080
-      metadata                   http://127.0.0.1:8080/.well-known/oauth-protected-resource/mcp
       sends to                   https://up.example/mcp?key=••••
       credential                 Authorization: Bearer •••• (from the environment variable UPSTREAM_TOKEN)
     ");
@@ -371,7 +378,7 @@ fn mistakes_in_the_environment_are_found_with_those_in_the_file() {
     )
     .unwrap();
     let variables = [
-        ("PUBLIC_URL", "https://mcp.example.com/"),
+        ("PUBLIC_URL", "https://mcp.example.com/mcp"),
         ("LISTEN", "8080"),
         ("PASSPHRASE", "passphrase123"),
         ("UPSTREAM_URL", "https://up.example/mcp"),
@@ -457,6 +464,7 @@ fn prepare_in(directory: &TempDir, mut plan: Plan) -> server::cli::serve::Prepar
 fn shown(directory: &TempDir, prepared: &server::cli::serve::Prepared) -> String {
     start_text(prepared)
         .replace(directory.path().to_str().unwrap(), ".")
+        .replace(&prepared.file, "<file>")
         .replace(env!("CARGO_PKG_VERSION"), "<version>")
 }
 
@@ -481,6 +489,8 @@ fn the_first_start_tells_the_passphrase_and_later_ones_how_to_get_a_new_one() {
     assert!(reminder.contains("data/passphrase.hash"), "{reminder}");
     insta::assert_snapshot!(text.replace(passphrase, "<passphrase>"), @"
     mcp-oauth-proxy <version> listens on 127.0.0.1:8080
+      configuration  <file>
+      data           ./data
 
     The address to put into your MCP client:
       http://127.0.0.1:8080/mcp  (Demo)
@@ -500,6 +510,8 @@ fn the_first_start_tells_the_passphrase_and_later_ones_how_to_get_a_new_one() {
     assert_eq!(first.master_key.as_bytes(), second.master_key.as_bytes());
     insta::assert_snapshot!(shown(&directory, &second), @"
     mcp-oauth-proxy <version> listens on 127.0.0.1:8080
+      configuration  <file>
+      data           ./data
 
     The address to put into your MCP client:
       http://127.0.0.1:8080/mcp  (Demo)
@@ -530,6 +542,8 @@ fn a_chosen_passphrase_is_not_shown_and_each_upstream_has_its_address() {
     );
     insta::assert_snapshot!(shown(&directory, &prepared), @"
     mcp-oauth-proxy <version> listens on 127.0.0.1:8080
+      configuration  <file>
+      data           ./data
 
     The addresses to put into your MCP client:
       https://mcp.example.com/mcp/notes  (Notes)
@@ -538,6 +552,8 @@ fn a_chosen_passphrase_is_not_shown_and_each_upstream_has_its_address() {
     In Claude Code, for example:
       claude mcp add --transport http notes https://mcp.example.com/mcp/notes
       then type /mcp in it to sign in
+    In claude.ai or ChatGPT:
+      add a custom connector with this address, which has to be reachable from the internet
 
     The page that opens then asks for what you chose as passphrase or PIN.
     ");
@@ -588,4 +604,190 @@ fn a_public_url_with_a_path_is_refused_with_a_way_out_that_works() {
     let plan = load(&file, &[]).unwrap();
     let resource = plan.upstreams[0].policy.resource.as_str();
     assert_eq!(resource, "https://nas.example.com:8443/proxy");
+}
+
+/// A server that answers each request with what `answer` makes of its first line, and closes.
+fn serving(answer: impl Fn(&str) -> String + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut first = String::new();
+            let mut length = 0;
+            let mut line = String::new();
+            while stream.read_line(&mut line).unwrap_or(0) > 0 && line != "\r\n" {
+                let lower = line.to_ascii_lowercase();
+                if let Some(value) = lower.strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                if first.is_empty() {
+                    first = std::mem::take(&mut line);
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            let _ = stream.get_mut().write_all(answer(&first).as_bytes());
+        }
+    });
+    format!("http://{address}")
+}
+
+fn http(status: &str, kind: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
+}
+
+#[test]
+fn check_tries_each_server_and_warns_of_what_does_not_answer() {
+    const ANSWER: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25","serverInfo":{"name":"Tickets\u001b[2J","version":"3.1"}}}"#;
+    let good = serving(|_| http("200 OK", "application/json", ANSWER));
+    let wrong_key = serving(|_| http("401 Unauthorized", "text/plain", "no"));
+    let wrong_path = serving(|_| http("404 Not Found", "text/plain", "nothing"));
+    let old = serving(|first| {
+        if first.starts_with("GET ") {
+            http(
+                "200 OK",
+                "text/event-stream",
+                "event: endpoint\ndata: /m\n\n",
+            )
+        } else {
+            http("405 Method Not Allowed", "text/plain", "")
+        }
+    });
+    let moved = serving(|_| {
+        "HTTP/1.1 302 Found\r\nlocation: https://other.example/mcp?key=s3cr3t\r\ncontent-length: 0\r\n\r\n".to_owned()
+    });
+    let no_tls = good.replace("http://", "https://");
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    let check = |url: &str, more: &[&str]| {
+        let here = empty_directory();
+        let variables = [
+            ("UPSTREAM_URL", format!("{url}/mcp")),
+            ("UPSTREAM_TOKEN", "s3cr3t".to_owned()),
+        ];
+        let variables: Vec<(&str, &str)> =
+            variables.iter().map(|(a, b)| (*a, b.as_str())).collect();
+        let answer = succeeds(&run_in(
+            here.path(),
+            &[&["check"], more].concat(),
+            &variables,
+        ));
+        assert!(!answer.contains("s3cr3t"), "{answer}");
+        assert_eq!(fs::read_dir(here.path()).unwrap().count(), 0);
+        answer
+    };
+    let answer = check(&good, &[]);
+    let says = "answers                    yes, \"Tickets\\u{1b}[2J\" \"3.1\" MCP 2025-11-25\n";
+    assert!(answer.contains(says), "{answer}");
+    assert!(answer.ends_with("\n\nok\n"), "{answer}");
+    for (url, warning) in [
+        (
+            &wrong_key,
+            "the upstream refuses our credential: check that it is right and still valid (HTTP 401)\n",
+        ),
+        (
+            &wrong_path,
+            "the upstream has nothing at the path of its url: correct the path; most end in /mcp (HTTP 404)\n",
+        ),
+        (&old, "the upstream speaks the HTTP with SSE of 2024"),
+        (&moved, "(https://other.example/mcp, HTTP 302)\n"),
+        (
+            &no_tls,
+            "the upstream does not speak TLS there: try http://",
+        ),
+        (
+            &nobody,
+            "the upstream cannot be reached (the upstream could not be reached: ",
+        ),
+    ] {
+        let answer = check(url, &[]);
+        assert!(
+            answer.contains("answers                    no, see the warning\n"),
+            "{answer}"
+        );
+        assert!(
+            answer.contains("\nwarning: upstream upstream: the upstream "),
+            "{answer}"
+        );
+        assert!(answer.contains(warning), "{answer}");
+        assert!(answer.ends_with("\n\n1 warning\n"), "{answer}");
+        // Whoever says so gets no trial.
+        let answer = check(url, &["--offline"]);
+        assert!(!answer.contains("answers"), "{answer}");
+        assert!(answer.ends_with("\n\nok\n"), "{answer}");
+    }
+}
+
+#[test]
+fn check_shows_what_differs_from_the_default_and_all_on_demand() {
+    let here = empty_directory();
+    let file =
+        "limits.mcp_body = '8MiB'\ntokens.access_lifetime = '30m'\nclients.registration = false";
+    fs::write(here.path().join("mcp-oauth-proxy.toml"), file).unwrap();
+    let answer = succeeds(&run_in(here.path(), &["check"], &[]));
+    let all = succeeds(&run_in(here.path(), &["check", "--all"], &[]));
+    for row in [
+        "  mcp_body                   8MiB\n",
+        "  access_lifetime            30m\n",
+        "registration                 off\n",
+    ] {
+        assert!(answer.contains(row) && all.contains(row), "{answer}");
+    }
+    for row in ["oauth_body", "refresh_idle", "client documents", "metadata"] {
+        assert!(!answer.contains(row), "{answer}");
+        assert!(all.contains(row), "{all}");
+    }
+    assert!(answer.contains("--all shows it") && !all.contains("--all"));
+}
+
+#[test]
+fn a_slash_at_the_end_of_the_public_url_says_nothing() {
+    let plan = load("public_url = 'https://mcp.example.com/'", &[]).unwrap();
+    assert_eq!(plan.issuer.as_str(), "https://mcp.example.com");
+    let plan = load("", &[("PUBLIC_URL", "https://mcp.example.com/")]).unwrap();
+    assert_eq!(plan.issuer.as_str(), "https://mcp.example.com");
+    for more in [
+        "https://mcp.example.com//",
+        "https://mcp.example.com/mcp/",
+        "/",
+    ] {
+        assert!(load("", &[("PUBLIC_URL", more)]).is_err(), "{more}");
+    }
+}
+
+/// What claude.ai and ChatGPT can do with the address is said where it is printed.
+#[test]
+fn a_public_address_is_for_other_clients_too_unless_its_port_is_another() {
+    let directory = empty_directory();
+    let text = |public_url: &str| {
+        let file = format!("public_url = '{public_url}'\ntrusted_proxies.ranges = ['127.0.0.1']");
+        let plan = load(&file, &[("PASSPHRASE", PASSPHRASE)]).unwrap();
+        let notes = plan.notes.join("\n");
+        (shown(&directory, &prepare_in(&directory, plan)), notes)
+    };
+    let (usual, notes) = text("https://mcp.example.com");
+    assert!(
+        usual.contains("add a custom connector with this address"),
+        "{usual}"
+    );
+    assert_eq!(notes, "");
+    let (other, notes) = text("https://mcp.example.com:8443");
+    assert!(
+        other.contains("not with port 8443: they reach port 443 only"),
+        "{other}"
+    );
+    assert_eq!(
+        notes,
+        "public_url has port 8443: claude.ai and ChatGPT reach port 443 only"
+    );
+    let (local, notes) = text("http://127.0.0.1:8080");
+    assert!(!local.contains("claude.ai"), "{local}");
+    assert_eq!(notes, "");
 }

@@ -540,7 +540,6 @@ async fn only_a_good_certificate_is_good_enough() {
         ("another name", other_name),
         ("expired", expired),
         ("unknown authority", stranger),
-        ("no TLS at all", no_tls),
     ] {
         let answered = timeout(SOON, ask(address)).await.unwrap();
         assert!(
@@ -548,6 +547,11 @@ async fn only_a_good_certificate_is_good_enough() {
             "{what}: {answered:?}"
         );
     }
+    let answered = timeout(SOON, ask(no_tls)).await.unwrap();
+    assert!(
+        matches!(answered, Err(UpstreamError::NoTls(_))),
+        "{answered:?}"
+    );
 }
 
 #[tokio::test]

@@ -41,6 +41,9 @@ use crate::{
 
 /// How long the page may stay open.
 const PATIENCE: Duration = Duration::from_mins(10);
+/// How long its cookie is kept. Longer, so that a page that was open for too long is told from one that
+/// was opened elsewhere.
+const COOKIE: Duration = Duration::from_hours(1);
 
 /// An authorization request on its way through the consent page.
 #[derive(Debug, Serialize, Deserialize)]
@@ -272,8 +275,8 @@ impl Transaction {
     /// The cookie that binds this transaction to a browser. Each has its own, so that two tabs, or
     /// a page that a browser loads twice, do not take it from each other.
     fn set_cookie(&self, app: &App, value: &str) -> HeaderValue {
-        let (name, seconds) = (cookie_name(&self.short_id()), PATIENCE.as_secs());
-        cookie::set(app, &name, value, seconds, SameSite::Lax)
+        let name = cookie_name(&self.short_id());
+        cookie::set(app, &name, value, COOKIE.as_secs(), SameSite::Lax)
     }
 
     fn short_id(&self) -> String {

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     forward::client_address::client_address,
+    identity::backoff,
     journal::{Endpoint, Event, Limit},
     oauth::{
         authorization::redirect_uri_differs, authorization_code::IssuedCode,
@@ -217,7 +218,11 @@ impl Consent<'_> {
             NotSignedIn::Store(error) => return Err(error.into()),
         };
         let problem = match left {
-            0 => "That is not right. Wait 15 minutes before you try again.".to_owned(),
+            0 => format!(
+                "That is not right. Wait {} minutes, until {}, then connect again from your app.",
+                backoff::WAIT.as_secs() / 60,
+                respond::time_of_day(self.app.ports.clock.now() + backoff::WAIT)
+            ),
             1 => "That is not right. One attempt is left.".to_owned(),
             left => format!("That is not right. {left} attempts are left."),
         };

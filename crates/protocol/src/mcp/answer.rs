@@ -95,6 +95,18 @@ pub fn is_about_host(status: StatusCode, text: &[u8]) -> bool {
     status == StatusCode::MISDIRECTED_REQUEST || matches!(status.as_u16(), 400 | 403) && speaks
 }
 
+/// Whether a refusal says that the port speaks TLS, as servers that do tell those who call without.
+pub fn wants_tls(status: StatusCode, text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text).to_ascii_lowercase();
+    let says_so = [
+        // nginx, Go, Apache
+        "plain http request was sent to https port",
+        "http request to an https server",
+        "plain http to an ssl-enabled server port",
+    ];
+    status == StatusCode::BAD_REQUEST && says_so.iter().any(|words| text.contains(words))
+}
+
 /// Whether a challenge says that the credential is good, but not for this (RFC 6750 §3.1).
 pub fn wants_more_scope(headers: &HeaderMap) -> bool {
     challenges(headers).any(|challenge| challenge.contains("insufficient_scope"))

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Request, Response, header, request::Parts};
 use http_body_util::BodyExt;
 use protocol::{
-    endpoint::extract::Permit,
+    endpoint::{extract::Permit, mcp::trial::Question},
     ports::{Upstream, UpstreamError},
 };
 
@@ -20,6 +20,8 @@ pub struct FakeUpstream {
     queued: Mutex<VecDeque<Outcome>>,
     received: Mutex<Vec<Request<Bytes>>>,
     callers: Mutex<Vec<[String; 3]>>,
+    told: Mutex<VecDeque<Outcome>>,
+    asked: Mutex<Vec<Request<Bytes>>>,
 }
 
 impl FakeUpstream {
@@ -31,6 +33,16 @@ impl FakeUpstream {
     /// Fails the next request with this.
     pub fn fails(&self, error: UpstreamError) {
         self.queued.lock().unwrap().push_back(Err(error));
+    }
+
+    /// Answers the next question of the proxy's own with this.
+    pub fn tells(&self, outcome: Outcome) {
+        self.told.lock().unwrap().push_back(outcome);
+    }
+
+    /// Every question of the proxy's own so far, with its body.
+    pub fn asked(&self) -> Vec<Request<Bytes>> {
+        self.asked.lock().unwrap().clone()
     }
 
     /// Every request so far, with its body.
@@ -74,6 +86,19 @@ impl Upstream for FakeUpstream {
                 .header(header::CONTENT_TYPE, "application/json")
                 .body(Body::from(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#))
                 .unwrap())
+        })
+    }
+
+    /// Knows nothing by itself, like a server that has no such method.
+    async fn ask(&self, question: Question) -> Outcome {
+        let (parts, body) = question.into_request().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let request = Request::from_parts(parts, body);
+        self.asked.lock().unwrap().push(request);
+        let told = self.told.lock().unwrap().pop_front();
+        told.unwrap_or_else(|| {
+            let nothing = Response::builder().status(405).body(Body::empty());
+            Ok(nothing.unwrap())
         })
     }
 }

@@ -39,10 +39,18 @@ enum Command {
     Serve,
     /// Check the configuration and print what it comes to
     ///
-    /// Prints every address, upstream, lifetime and limit, with secrets masked, and which approvals in
-    /// a SQLite store it would cost. Nothing is created or contacted. With mistakes in the configuration, prints all of them and exits
-    /// with 2.
-    Check,
+    /// Prints what matters and what differs from the default, with secrets masked, and which approvals
+    /// in a SQLite store it would cost. Asks each MCP server once whether it answers: one that does not
+    /// is a warning, which changes no exit code. Nothing is created. With mistakes in the configuration,
+    /// prints all of them and exits with 2.
+    Check {
+        /// Print every lifetime, limit and address, defaults too
+        #[arg(long)]
+        all: bool,
+        /// Contact nobody
+        #[arg(long)]
+        offline: bool,
+    },
 }
 
 const ENVIRONMENT: &str = "\
@@ -97,11 +105,7 @@ fn dispatch(command_line: &CommandLine, environment: &Environment) -> anyhow::Re
             }
             serve::run(plan)
         }
-        Command::Check => {
-            io::stdout().write_all(check::describe(&plan).as_bytes())?;
-            io::stdout().write_all(check::describe_costs(plan).as_bytes())?;
-            Ok(())
-        }
+        Command::Check { all, offline } => check::run(plan, all, offline),
     }
 }
 

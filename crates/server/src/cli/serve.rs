@@ -4,8 +4,9 @@ use std::{cell::Cell, fmt::Write as _, io::Write as _, path::Path};
 
 use anyhow::Context;
 
-use protocol::policy::Policy;
+use protocol::policy::{Policy, UpstreamPolicy};
 use secrecy::{ExposeSecret, SecretString};
+use url::Url;
 
 use crate::{
     config::{KeyPlan, Plan, Settings, SignInPlan},
@@ -20,6 +21,8 @@ use crate::{
 pub struct Prepared {
     pub policy: Policy,
     pub settings: Settings,
+    /// The configuration file, for people.
+    pub file: String,
     pub master_key: MasterKey,
     /// Where the master key came from, for people: `in data/key`.
     pub key_place: String,
@@ -92,10 +95,12 @@ pub fn prepare(mut plan: Plan) -> anyhow::Result<Prepared> {
             (generated.sign_in.with_reminder(reminder), notice)
         }
     };
+    let file = plan.shown_file();
     let (policy, settings) = plan.into_policy(sign_in);
     Ok(Prepared {
         policy,
         settings,
+        file,
         master_key,
         key_place,
         passphrase: notice,
@@ -119,6 +124,8 @@ fn write_start_text(text: &mut String, prepared: &Prepared) -> std::fmt::Result 
         env!("CARGO_PKG_VERSION"),
         settings.listen
     )?;
+    writeln!(text, "  configuration  {}", prepared.file)?;
+    writeln!(text, "  data           {}", settings.shown_data_dir())?;
     let addresses = match policy.upstreams.len() {
         1 => "address",
         _ => "addresses",
@@ -128,12 +135,7 @@ fn write_start_text(text: &mut String, prepared: &Prepared) -> std::fmt::Result 
         writeln!(text, "  {}  ({})", upstream.resource, upstream.title)?;
     }
     if let Some(upstream) = policy.upstreams.first() {
-        writeln!(text, "\nIn Claude Code, for example:")?;
-        writeln!(
-            text,
-            "  claude mcp add --transport http {} {}\n  then type /mcp in it to sign in",
-            upstream.name, upstream.resource
-        )?;
+        write_examples(text, policy, upstream)?;
     }
     let upstreams = policy.upstreams.iter().map(|upstream| &**upstream);
     let proxies = settings.proxies.users(upstreams, policy.clients.documents);
@@ -141,6 +143,34 @@ fn write_start_text(text: &mut String, prepared: &Prepared) -> std::fmt::Result 
         writeln!(text, "\nOutgoing proxy: {}", proxies.join("; "))?;
     }
     write_passphrase(text, &prepared.passphrase, &settings.data_dir)
+}
+
+/// How the address gets into a client or two.
+fn write_examples(
+    text: &mut String,
+    policy: &Policy,
+    upstream: &UpstreamPolicy,
+) -> std::fmt::Result {
+    writeln!(text, "\nIn Claude Code, for example:")?;
+    writeln!(
+        text,
+        "  claude mcp add --transport http {} {}\n  then type /mcp in it to sign in",
+        upstream.name, upstream.resource
+    )?;
+    if policy.issuer.is_loopback() {
+        return Ok(());
+    }
+    writeln!(text, "In claude.ai or ChatGPT:")?;
+    let port = Url::parse(policy.issuer.as_str())
+        .ok()
+        .and_then(|url| url.port());
+    match port {
+        None => writeln!(
+            text,
+            "  add a custom connector with this address, which has to be reachable from the internet"
+        ),
+        Some(port) => writeln!(text, "  not with port {port}: they reach port 443 only"),
+    }
 }
 
 fn write_passphrase(

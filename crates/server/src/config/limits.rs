@@ -17,7 +17,7 @@ const SECOND: u64 = 1;
 const MINUTE: u64 = 60;
 
 /// All of `[limits]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct LimitsPlan {
     pub requests: Limits,
     pub connections: ConnectionLimits,

@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -94,7 +94,26 @@ pub enum StoreKind {
 /// every two seconds beside, so that a revocation holds everywhere within five.
 const SHARED_STORE_FRESHNESS: Duration = Duration::from_secs(3);
 
+/// A path as it is wherever one stands.
+fn in_full(path: &Path) -> String {
+    let absolute = std::path::absolute(path);
+    absolute.as_deref().unwrap_or(path).display().to_string()
+}
+
+impl Settings {
+    /// The data directory, for people.
+    pub fn shown_data_dir(&self) -> String {
+        in_full(&self.data_dir)
+    }
+}
+
 impl Plan {
+    /// The file that it was read from, for people.
+    pub fn shown_file(&self) -> String {
+        let none = || "none here, built-in defaults".to_owned();
+        self.file.as_deref().map_or_else(none, in_full)
+    }
+
     /// The policy of a proxy where people sign in with `sign_in`, and the settings of its host.
     pub fn into_policy(self, sign_in: SignIn) -> (Policy, Settings) {
         let grant_freshness = match self.settings.store {
@@ -294,7 +313,7 @@ fn issuer(
         (None, None) if findings.blames(&key) => return None,
         (None, None) => (default_public_url(listen?, listen_key, findings)?, key),
     };
-    let issuer = match Issuer::parse(&text) {
+    let issuer = match Issuer::parse(without_slash(&text)) {
         Ok(issuer) => issuer,
         Err(error) => {
             findings.mistake(&key, error.to_string(), public_url_remedy(error, listen));
@@ -307,7 +326,19 @@ fn issuer(
             "is a loopback address although `listen` is not: only clients on this machine can sign in",
         );
     }
+    let port = Url::parse(issuer.as_str()).ok().and_then(|url| url.port());
+    if let Some(port) = port.filter(|_| !issuer.is_loopback()) {
+        findings.note(
+            &key,
+            &format!("has port {port}: claude.ai and ChatGPT reach port 443 only"),
+        );
+    }
     Some(issuer)
+}
+
+/// An address without the slash that browsers show at its end, where it says nothing.
+fn without_slash(url: &str) -> &str {
+    url.strip_suffix('/').unwrap_or(url)
 }
 
 /// The public URL of a proxy that is reached from its own machine only.
@@ -354,7 +385,7 @@ fn public_url_remedy(error: NotAnIssuer, listen: Option<SocketAddr>) -> String {
         ),
         NotAnIssuer::NotAUrl => "write it in full, as in \"https://mcp.example.com\"".to_owned(),
         NotAnIssuer::NotAnOrigin => {
-            "remove everything after the host and port, a slash at the end too, as in \
+            "remove everything after the host and port, as in \
              \"https://mcp.example.com\"; a path cannot stay, since clients look at the root of a host: \
              another port can take its place, as in \"https://nas.example.com:8443\""
                 .to_owned()
@@ -375,7 +406,7 @@ fn aliases(written: &[String], findings: &mut Findings<'_>) -> Vec<Alias> {
     }
     let mut aliases = Vec::new();
     for (index, text) in written.iter().enumerate() {
-        match Alias::parse(text) {
+        match Alias::parse(without_slash(text)) {
             Ok(alias) => aliases.push(alias),
             Err(error) => {
                 let reason = match error {

@@ -27,7 +27,7 @@ use crate::{
 #[schemars(title = "mcp-oauth-proxy")]
 pub struct Config {
     /// The address under which clients reach this proxy, exactly as they use it: scheme, host
-    /// and, where it is not the default, port; no path and no slash at the end. `http://` is for
+    /// and, where it is not the default, port; no path. A slash at the end is dropped. `http://` is for
     /// loopback addresses only. When it is missing and `listen` is a loopback address, it is
     /// `http://` and that address. `PUBLIC_URL` in the environment overrides it.
     #[schemars(example = "https://mcp.example.com")]

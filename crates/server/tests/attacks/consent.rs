@@ -238,7 +238,7 @@ async fn unprefixed_cookie(world: Arc<World>) {
         attributes,
         [
             "HttpOnly",
-            "Max-Age=600",
+            "Max-Age=3600",
             "Path=/",
             "SameSite=Lax",
             "Secure"

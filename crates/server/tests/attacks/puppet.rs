@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::support::upstream::USUAL;
+use super::support::upstream::{USUAL, is_trial};
 
 /// A flood ends after as many bytes, if nobody ends it before.
 const FLOOD: usize = 256 * 1024 * 1024;
@@ -132,6 +132,10 @@ async fn play(mut stream: TcpStream, state: Arc<State>) {
         if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
             return;
         }
+    }
+    if is_trial(&request) {
+        let _ = stream.write_all(&usual()).await;
+        return;
     }
     state.played.fetch_add(1, Relaxed);
     let queued = state.queued.lock().unwrap().pop_front();

@@ -25,7 +25,7 @@ use super::{
         frames::{DATA, END_HEADERS, HEADERS, Raw, WINDOW_UPDATE, fields},
         proxy::Proxy,
         say,
-        upstream::{USUAL, Upstream},
+        upstream::{USUAL, Upstream, is_trial},
         wire::Wire,
     },
 };
@@ -287,13 +287,21 @@ async fn forgetful() -> (SocketAddr, Arc<AtomicUsize>) {
                             return;
                         }
                     }
+                    let length = USUAL.len();
+                    let answer = |more| {
+                        format!(
+                            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{more}\
+                             content-length: {length}\r\n\r\n{USUAL}"
+                        )
+                    };
+                    if is_trial(&request) {
+                        let answer = answer("connection: close\r\n");
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                        return;
+                    }
                     seen.fetch_add(1, Ordering::SeqCst);
                     if number == 0 {
-                        let length = USUAL.len();
-                        let answer = format!(
-                            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
-                             content-length: {length}\r\n\r\n{USUAL}"
-                        );
+                        let answer = answer("");
                         stream.write_all(answer.as_bytes()).await.unwrap();
                     }
                 }

@@ -15,6 +15,7 @@ mod streams;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "each test program uses a part of it")]
 mod support;
+mod trials;
 
 use std::time::Duration;
 
@@ -401,9 +402,9 @@ async fn a_bad_configuration_is_refused_at_the_start() {
         ),
         (
             "PUBLIC_URL",
-            "https://mcp.example.com/",
+            "https://mcp.example.com/mcp",
             "PUBLIC_URL",
-            "slash",
+            "path",
         ),
         (
             "PUBLIC_URL",

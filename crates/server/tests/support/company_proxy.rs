@@ -51,11 +51,16 @@ impl CompanyProxy {
         self.heads.lock().unwrap().clone()
     }
 
-    /// Their first lines.
+    /// Their first lines, each once: how often a server is tried is no matter here.
     pub fn asked_for(&self) -> Vec<String> {
-        let heads = self.heads();
-        let lines = heads.iter().map(|head| head.lines().next().unwrap());
-        lines.map(str::to_owned).collect()
+        let mut lines = Vec::new();
+        for head in self.heads() {
+            let line = head.lines().next().unwrap().to_owned();
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        lines
     }
 }
 

@@ -145,7 +145,7 @@ impl Proxy {
 
     fn checked(&self, directory: &Path) -> Output {
         Command::new(program())
-            .arg("check")
+            .args(["check", "--all", "--offline"])
             .current_dir(directory)
             .env_clear()
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
@@ -216,10 +216,41 @@ impl Proxy {
         self.unkept = Some(output);
     }
 
-    /// Starts the program and waits until it takes connections.
+    /// Starts the program and waits until it takes connections, and has tried its upstreams: no test
+    /// has to reckon with that.
     pub async fn start(&mut self) {
+        let known = self.output().len();
         self.spawn();
         self.listens().await;
+        self.has_tried(known).await;
+    }
+
+    /// Waits until the log has what came of each trial, after the first `known` bytes.
+    async fn has_tried(&self, known: usize) {
+        let level = self.variables.iter().find(|(name, _)| name == "RUST_LOG");
+        let tells = level.is_none_or(|(_, level)| {
+            ["info", "debug", "trace"]
+                .iter()
+                .any(|it| level.starts_with(it))
+        });
+        if !tells || self.unkept.is_some() {
+            return;
+        }
+        let file = self.directory.path().join("mcp-oauth-proxy.toml");
+        let upstreams = fs::read_to_string(file)
+            .unwrap()
+            .matches("\nurl = ")
+            .count();
+        let is_trial = |line: &&str| {
+            let failed = line.contains(r#""level":"WARN""#) && line.contains(r#""why":"#);
+            line.contains("the upstream answers") || failed
+        };
+        let started = Instant::now();
+        while self.output()[known..].lines().filter(is_trial).count() < upstreams {
+            let waited = started.elapsed();
+            assert!(waited < PATIENCE, "no trial: {}", self.output());
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Waits until the program takes connections.

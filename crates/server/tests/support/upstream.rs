@@ -16,7 +16,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{HeaderValue, Request, Response, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -39,6 +39,7 @@ pub struct Upstream {
 #[derive(Default)]
 struct State {
     queued: Mutex<VecDeque<Answering>>,
+    to_trial: Mutex<Option<Answering>>,
     begun: AtomicUsize,
     received: Mutex<Vec<Request<Bytes>>>,
 }
@@ -57,6 +58,11 @@ impl Upstream {
     pub fn answers(&self, answering: impl Future<Output = Response<Body>> + Send + 'static) {
         let mut queued = self.state.queued.lock().unwrap();
         queued.push_back(Box::pin(answering));
+    }
+
+    /// Answers the proxy's own question whether it answers with what `answering` comes to.
+    pub fn answers_trial(&self, answering: impl Future<Output = Response<Body>> + Send + 'static) {
+        *self.state.to_trial.lock().unwrap() = Some(Box::pin(answering));
     }
 
     /// Answers the next request with a stream of events, sent as the test sends them. They end
@@ -102,19 +108,49 @@ async fn answer(
     state: Arc<State>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
+    let (parts, mut body) = request.into_parts();
+    let first = body.frame().await;
+    let first = match first {
+        Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        Some(Err(_)) => {
+            state.begun.fetch_add(1, Ordering::Relaxed);
+            return Ok(Response::default());
+        }
+        None => Bytes::new(),
+    };
+    if is_trial(&first) {
+        let told = state.to_trial.lock().unwrap().take();
+        return Ok(match told {
+            Some(answering) => answering.await,
+            None => {
+                // The next has a connection of its own, as if there had been no trial.
+                let mut answer = usual();
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+                answer
+            }
+        });
+    }
     state.begun.fetch_add(1, Ordering::Relaxed);
-    let (parts, body) = request.into_parts();
     // A request that breaks off was not received.
-    let Ok(body) = body.collect().await else {
+    let Ok(rest) = body.collect().await else {
         return Ok(Response::default());
     };
-    let request = Request::from_parts(parts, body.to_bytes());
+    let body = [first, rest.to_bytes()].concat().into();
+    let request = Request::from_parts(parts, body);
     state.received.lock().unwrap().push(request);
     let queued = state.queued.lock().unwrap().pop_front();
     Ok(match queued {
         Some(answering) => answering.await,
         None => usual(),
     })
+}
+
+/// Whether it is the proxy itself that asks, at its start or in `check`. No test told it to, so none has
+/// to know of it.
+pub fn is_trial(body: &[u8]) -> bool {
+    let body = String::from_utf8_lossy(body);
+    body.contains(r#""method":"initialize""#) && body.contains(r#""name":"mcp-oauth-proxy""#)
 }
 
 /// The answer to a request that nothing was queued for.

@@ -15,22 +15,27 @@ use http::{
 
 use super::{
     super::{extract::Permit, respond},
-    body,
+    body::{self, Begun},
     exchange::Exchange,
+    failure,
     request::Call,
-    sessions,
+    sessions, trial,
 };
 use crate::{
     forward::{
         headers::{self, LAST_EVENT_ID, MCP_SESSION_ID},
         redirect,
-        shown_address::shown_authority,
     },
-    journal::{Event, Limit, UpstreamFailed},
+    journal::{CallRefused, Event, Limit, UpstreamFailed},
     keep_alive::KeptAlive,
-    mcp::{answer, era::DISCOVER, message::Message, revision::Era, session::Session},
+    mcp::{
+        answer,
+        era::DISCOVER,
+        message::Message,
+        revision::{Era, Revision},
+        session::Session,
+    },
     oauth::access_token::Family,
-    policy::Destination,
     ports::UpstreamError,
     streams::{Opening, Place},
 };
@@ -100,7 +105,7 @@ pub(super) async fn exchange(
     let started = app.ports.clock.elapsed();
     let response = match send(&mut exchange, permit, request, read).await {
         Ok(response) => response,
-        Err(error) => return exchange.unanswered(&error),
+        Err(error) => return unanswered(exchange, &error, is_opening).await,
     };
     let sent = Sent {
         took: app.ports.clock.elapsed().saturating_sub(started),
@@ -116,6 +121,26 @@ pub(super) async fn exchange(
         is_resumed,
     };
     sent.answer(response).await
+}
+
+/// Says why there is no answer.
+async fn unanswered(
+    mut exchange: Exchange<'_>,
+    error: &UpstreamError,
+    is_opening: bool,
+) -> Response<Body> {
+    let Some(mut why) = failure::of_error(error) else {
+        return exchange.refuse(if respond::is_length_limit(error) {
+            CallRefused::TooLarge
+        } else {
+            CallRefused::Body
+        });
+    };
+    let Exchange { app, route, .. } = exchange;
+    if is_opening {
+        why = trial::look_closer(app, &route.upstream, why, None).await;
+    }
+    exchange.unanswered(why, error)
 }
 
 /// Sends the request, and once more where the upstream moved it to within its own origin, with
@@ -162,12 +187,12 @@ impl Sent<'_> {
         let is_page = headers::is_page(&parts.headers) && self.method == Method::POST;
         let is_no_stream = self.wants_stream && !headers::is_event_stream(&parts.headers);
         if parts.status.is_success() && !is_page && !is_no_stream {
-            return self.pass(parts.status, parts, body).await;
+            return self.succeed(parts, body).await;
         }
         let (text, body) = body::text(&*self.exchange.app.ports.clock, &parts.headers, body).await;
         let text = text.unwrap_or_default();
         match self.judge(&parts, &text) {
-            Verdict::Pass(status) => self.pass(status, parts, body).await,
+            Verdict::Pass(status) => self.pass(status, parts, body, None).await,
             Verdict::NoStream => self.instead(respond::no_stream(), &parts),
             Verdict::UnknownMethod => {
                 let answer = respond::unknown_method(self.exchange.subject().id.as_deref());
@@ -177,9 +202,31 @@ impl Sent<'_> {
                 if why == UpstreamFailed::SessionLost {
                     self.forget_session().await;
                 }
-                let detail = self.detail(why, &parts);
+                let Exchange { app, route, .. } = self.exchange;
+                let why = if self.is_opening {
+                    trial::look_closer(app, &route.upstream, why, Some(parts.status)).await
+                } else {
+                    why
+                };
+                let detail = failure::detail(why, &route.upstream, &parts);
                 self.exchange.failed(why, detail.as_deref(), &parts)
             }
+        }
+    }
+
+    /// Passes on what was done, unless what begins is the stream of another transport.
+    async fn succeed(mut self, parts: Parts, body: Body) -> Response<Body> {
+        if !self.is_opening {
+            return self.pass(parts.status, parts, body, None).await;
+        }
+        let (begun, body) =
+            body::opening(&*self.exchange.app.ports.clock, &parts.headers, body).await;
+        match begun {
+            Begun::OldTransport => self
+                .exchange
+                .failed(UpstreamFailed::OldTransport, None, &parts),
+            Begun::Agreed(revision) => self.pass(parts.status, parts, body, Some(revision)).await,
+            Begun::Unknown => self.pass(parts.status, parts, body, None).await,
         }
     }
 
@@ -199,41 +246,42 @@ impl Sent<'_> {
         if self.has_lost_session(status, text) {
             return Verdict::Failed(UpstreamFailed::SessionLost);
         }
-        let misleads = !is_passed_on(status) || status == StatusCode::NOT_FOUND;
+        let misleads = !failure::is_passed_on(status) || status == StatusCode::NOT_FOUND;
         let subject = self.exchange.subject();
-        let asked = subject.rpc_method.as_deref();
+        let asked = subject.rpc_method.clone();
         if misleads
             && let Some(id) = &subject.id
             && let Ok(message) = Message::read(text)
             && message.answers(id)
         {
-            return Verdict::Pass(answer::status(self.era, asked, message.error.as_ref()));
+            return Verdict::Pass(answer::status(
+                self.era,
+                asked.as_deref(),
+                message.error.as_ref(),
+            ));
         }
-        if answer::is_about_host(status, text) {
-            return Verdict::Failed(UpstreamFailed::HostRefused);
+        let upstream = &self.exchange.route.upstream;
+        let failed = failure::of_answer(upstream, theirs, text, self.is_opening);
+        let is_about_way = matches!(status.as_u16(), 401 | 403 | 407 | 429 | 502..=504 | 508)
+            || matches!(
+                failed,
+                Some(UpstreamFailed::HostRefused | UpstreamFailed::WantsTls)
+            );
+        let is_probe = asked.as_deref() == Some(DISCOVER);
+        match failed {
+            // Nothing but a stream is a stream, whatever the server has at its address for others.
+            _ if self.wants_stream && !is_about_way => Verdict::NoStream,
+            // A client that asks what the server is goes on to the older era when it hears this.
+            Some(UpstreamFailed::ServerError) if is_probe && is_unknown_to(status) => {
+                Verdict::UnknownMethod
+            }
+            Some(UpstreamFailed::Page) if is_probe && !is_about_way => Verdict::UnknownMethod,
+            Some(why) if status == StatusCode::UNAUTHORIZED => {
+                Verdict::Failed(self.refused_credential(why))
+            }
+            Some(why) => Verdict::Failed(why),
+            None => Verdict::Pass(status),
         }
-        let is_probe = asked == Some(DISCOVER);
-        let is_page = headers::is_page(&theirs.headers);
-        let failed = match status.as_u16() {
-            401 => self.refused_credential(&theirs.headers, is_page),
-            403 | 407 if is_page => UpstreamFailed::Page,
-            403 | 407 => UpstreamFailed::CallForbidden,
-            429 => return Verdict::Pass(status),
-            502 | 503 => UpstreamFailed::ServerError,
-            504 => UpstreamFailed::TimedOut,
-            508 => UpstreamFailed::Looped,
-            // A client that listens can use a stream only, not a page at the same address.
-            _ if self.wants_stream => return Verdict::NoStream,
-            300..=399 if status != StatusCode::NOT_MODIFIED => UpstreamFailed::Redirected,
-            // This answer makes a client fall back from its probe to the older era.
-            500 | 501 if is_probe => return Verdict::UnknownMethod,
-            _ if is_page && is_probe => return Verdict::UnknownMethod,
-            _ if is_page => UpstreamFailed::Page,
-            500..=599 => UpstreamFailed::ServerError,
-            _ if is_passed_on(status) => return Verdict::Pass(status),
-            _ => UpstreamFailed::Nonsense,
-        };
-        Verdict::Failed(failed)
     }
 
     /// Whether the upstream has lost the session of the request, or demands one of a request of the
@@ -255,46 +303,27 @@ impl Sent<'_> {
         }
     }
 
-    /// What a 401 means. One refused call does not condemn a credential that has just worked; a
-    /// second refusal without a success in between does.
-    fn refused_credential(&self, theirs: &HeaderMap, is_page: bool) -> UpstreamFailed {
-        let route = self.exchange.route;
-        let was_taken = route.learnt.takes_credential.swap(false, Ordering::Relaxed);
-        if !route.upstream.destination.has_credential() {
-            return if answer::signs_people_in(theirs) {
-                UpstreamFailed::SignInDemanded
-            } else if is_page {
-                UpstreamFailed::Page
-            } else {
-                UpstreamFailed::CredentialMissing
-            };
-        }
-        if was_taken || answer::wants_more_scope(theirs) {
+    /// What a 401 means. A credential that was taken a moment ago is not bad because one call is
+    /// refused; the next refusal without a success between shows it.
+    fn refused_credential(&self, why: UpstreamFailed) -> UpstreamFailed {
+        let learnt = &self.exchange.route.learnt;
+        let was_taken = learnt.takes_credential.swap(false, Ordering::Relaxed);
+        if was_taken && why == UpstreamFailed::CredentialRefused {
             UpstreamFailed::CallForbidden
         } else {
-            UpstreamFailed::CredentialRefused
+            why
         }
     }
 
-    /// The details of a failure for the operator.
-    fn detail(&self, why: UpstreamFailed, theirs: &Parts) -> Option<String> {
-        let upstream = &self.exchange.route.upstream;
-        let Destination::Remote { endpoint, .. } = &upstream.destination else {
-            return None;
-        };
-        match why {
-            UpstreamFailed::HostRefused => Some(upstream.headers.host().map_or_else(
-                || shown_authority(endpoint),
-                |host| host.to_str().unwrap_or_default().to_owned(),
-            )),
-            UpstreamFailed::Redirected => redirect::leads_to(&theirs.headers, endpoint),
-            UpstreamFailed::Page => answer::front(&theirs.headers).map(str::to_owned),
-            _ => None,
-        }
-    }
-
-    /// Passes an answer on, with a status that does not mislead.
-    async fn pass(mut self, status: StatusCode, mut theirs: Parts, body: Body) -> Response<Body> {
+    /// Passes an answer on, with a status that does not mislead. `agreed` is the revision that it
+    /// agrees on, if it is the answer to `initialize`.
+    async fn pass(
+        mut self,
+        status: StatusCode,
+        mut theirs: Parts,
+        body: Body,
+        agreed: Option<Revision>,
+    ) -> Response<Body> {
         let Exchange { app, route, .. } = self.exchange;
         let upstream_status = theirs.status;
         if upstream_status.is_success() && !route.learnt.takes_credential.load(Ordering::Relaxed) {
@@ -308,10 +337,9 @@ impl Sent<'_> {
         theirs.status = status;
         let named = theirs.headers.remove(MCP_SESSION_ID);
         headers::keep_for_client(&mut theirs.headers);
-        let body = match self.era {
-            Era::Legacy => self.hand_out_session(named, &mut theirs, body).await,
-            Era::Modern => body,
-        };
+        if self.era == Era::Legacy {
+            self.hand_out_session(named, &mut theirs, agreed).await;
+        }
         if self.method == Method::DELETE {
             self.forget_session().await;
         }
@@ -349,19 +377,19 @@ impl Sent<'_> {
         &mut self,
         named: Option<HeaderValue>,
         theirs: &mut Parts,
-        body: Body,
-    ) -> Body {
+        agreed: Option<Revision>,
+    ) {
         let Exchange { app, route, .. } = self.exchange;
         // A refusal opens no session, even if it names one, as some servers do.
         if !theirs.status.is_success() || named.is_none() && !self.is_opening {
-            return body;
+            return;
         }
-        let (revision, body) = if self.is_opening {
-            body::opening(&*app.ports.clock, &theirs.headers, body).await
+        let revision = if self.is_opening {
+            agreed
         } else {
             // Some servers name the session in every answer.
             let same = self.session.as_ref().filter(|session| session.id == named);
-            (same.and_then(|session| session.revision), body)
+            same.and_then(|session| session.revision)
         };
         let has_id = named.is_some();
         let session = Session {
@@ -369,7 +397,7 @@ impl Sent<'_> {
             revision,
         };
         let Some(live) = &self.exchange.caller else {
-            return body;
+            return;
         };
         let sealed = sessions::seal(app, &route.upstream, &live.grant, &session);
         if self.is_opening {
@@ -382,7 +410,6 @@ impl Sent<'_> {
         if has_id && let Ok(sealed) = HeaderValue::try_from(sealed) {
             theirs.headers.insert(MCP_SESSION_ID, sealed);
         }
-        body
     }
 
     async fn forget_session(&self) {
@@ -405,11 +432,10 @@ enum Verdict {
     Failed(UpstreamFailed),
 }
 
-/// Whether an answer of this status may reach the client unchanged. Others would make the client
-/// sign in elsewhere, follow a redirect, or draw a wrong conclusion.
-fn is_passed_on(status: StatusCode) -> bool {
+/// Whether a server that fails so may not know the method.
+fn is_unknown_to(status: StatusCode) -> bool {
     matches!(
-        status.as_u16(),
-        200..=299 | 304 | 400 | 402 | 404..=406 | 408..=420 | 422..=499
+        status,
+        StatusCode::INTERNAL_SERVER_ERROR | StatusCode::NOT_IMPLEMENTED
     )
 }

@@ -188,17 +188,26 @@ pub(super) async fn text(
     (None, Ahead::body(read, Some(body)))
 }
 
-/// The revision that an answer to `initialize` agrees on, and the answer as if nothing of it had
-/// been read.
+/// What an answer to `initialize` begins with.
+pub(super) enum Begun {
+    /// Both sides agree on this revision.
+    Agreed(Revision),
+    /// It is the stream of the HTTP with SSE of 2024, which answers whatever it is asked.
+    OldTransport,
+    Unknown,
+}
+
+/// What an answer to `initialize` begins with, and the answer as if nothing of it had been read.
 pub(super) async fn opening(
     clock: &dyn Clock,
     headers: &HeaderMap,
     mut body: Body,
-) -> (Option<Revision>, Body) {
+) -> (Begun, Body) {
     if headers.contains_key(header::CONTENT_ENCODING) {
-        return (None, body);
+        return (Begun::Unknown, body);
     }
-    let find = if headers::is_event_stream(headers) {
+    let is_stream = headers::is_event_stream(headers);
+    let find = if is_stream {
         opening::in_events
     } else {
         opening::in_json
@@ -215,11 +224,15 @@ pub(super) async fn opening(
         };
         text.extend_from_slice(&data);
         read.push_back(data);
+        if is_stream && opening::is_of_2024(&text) {
+            return (Begun::OldTransport, body);
+        }
         if let Some(revision) = find(&text) {
-            return (Some(revision), Ahead::body(read, Some(body)));
+            let body = Ahead::body(read, Some(body));
+            return (Begun::Agreed(revision), body);
         }
     }
-    (None, Ahead::body(read, Some(body)))
+    (Begun::Unknown, Ahead::body(read, Some(body)))
 }
 
 #[cfg(test)]

@@ -153,20 +153,12 @@ impl<'a> Exchange<'a> {
         response
     }
 
-    /// Answers a call that has no answer of the upstream.
-    pub(super) fn unanswered(&mut self, error: &UpstreamError) -> Response<Body> {
-        let why = match error {
-            UpstreamError::Unreachable(_) => UpstreamFailed::Unreachable,
-            UpstreamError::TimedOut => UpstreamFailed::TimedOut,
-            UpstreamError::Broken(_) => UpstreamFailed::Broken,
-            UpstreamError::RequestBody(cause) => {
-                return self.refuse(if respond::is_length_limit(&**cause) {
-                    CallRefused::TooLarge
-                } else {
-                    CallRefused::Body
-                });
-            }
-        };
+    /// Answers a call that has no answer of the upstream, because of `why`.
+    pub(super) fn unanswered(
+        &mut self,
+        why: UpstreamFailed,
+        error: &UpstreamError,
+    ) -> Response<Body> {
         let answer = respond::upstream_failed(why, None, self.subject().id.as_deref());
         self.app.journal.record(&Event::UpstreamFailed {
             call: self.call(answer.status(), None),

@@ -3,13 +3,16 @@
 //!
 //! A call passes three stages, a file each: `request.rs` makes the upstream's request of the
 //! client's, `answer.rs` makes the client's answer of the upstream's, and `exchange.rs` is what is
-//! known of the call on the way.
+//! known of the call on the way. `failure.rs` is what is wrong with an upstream, in a call as in a
+//! trial, which `trial.rs` makes.
 
 mod answer;
 mod body;
 mod exchange;
+mod failure;
 mod request;
 mod sessions;
+pub mod trial;
 
 use std::{
     net::IpAddr,

@@ -220,6 +220,29 @@ pub(crate) fn upstream_failed(
             bad_gateway,
             "redirects elsewhere; the operator of the proxy has to correct its address".into(),
         ),
+        UpstreamFailed::NothingThere => (
+            bad_gateway,
+            "has nothing at the path where the proxy looks for it; the address in this client is \
+             right, and the operator of the proxy has to correct the `url` of the server"
+                .into(),
+        ),
+        UpstreamFailed::OldTransport => (
+            bad_gateway,
+            "speaks the HTTP with SSE of 2024, which the proxy does not; the operator of the proxy has \
+             to use its Streamable HTTP address, or put a bridge before it"
+                .into(),
+        ),
+        UpstreamFailed::NoTls => (
+            bad_gateway,
+            "does not speak TLS; the operator of the proxy has to try http:// in the `url` of the server"
+                .into(),
+        ),
+        UpstreamFailed::WantsTls => (
+            bad_gateway,
+            "speaks TLS; the operator of the proxy has to write https:// in the `url` of the server"
+                .into(),
+        ),
+        UpstreamFailed::NoMcp => (bad_gateway, "does not answer as an MCP server does".into()),
         UpstreamFailed::Looped => (
             StatusCode::LOOP_DETECTED,
             "is configured with an address that leads back to the proxy; the operator of the proxy has to correct \

@@ -35,7 +35,7 @@ pub(super) use self::{
     mcp::{
         call_refused, foreign_origin, is_length_limit, no_stream, unknown_method, upstream_failed,
     },
-    notice::{Notice, notice},
+    notice::{Notice, notice, time_of_day},
     oauth::{no_body, refused},
     page::page,
     unrouted::{

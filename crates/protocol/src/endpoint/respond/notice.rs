@@ -9,6 +9,7 @@ use super::{
     super::{App, authorize::reminder, pages::MessagePage},
     come_back_after, page, seconds,
 };
+use crate::ports::Timestamp;
 
 /// Why a consent form approves nothing.
 pub(crate) enum Notice {
@@ -36,7 +37,7 @@ pub(crate) fn notice(app: &App, notice: &Notice) -> Response<Body> {
             StatusCode::FORBIDDEN,
             "This page was not opened here",
             "The form did not come from the browser window that it was shown in, or cookies are \
-             blocked, or it was open for too long.",
+             blocked, or it was open for more than an hour.",
             start_again,
         ),
         Notice::Expired => (
@@ -63,8 +64,9 @@ pub(crate) fn notice(app: &App, notice: &Notice) -> Response<Body> {
                 many => format!("{} minutes", many.div_ceil(60)),
             };
             let reminder = reminder(app).unwrap_or_default();
+            let until = time_of_day(app.ports.clock.now() + *wait);
             waiting = format!(
-                "Wait {time}, then go back to your app and connect again; this page may have expired \
+                "Wait {time}, until {until}, then go back to your app and connect again; this page may have expired \
                  by then. {reminder}"
             );
             (
@@ -99,4 +101,11 @@ pub(crate) fn notice(app: &App, notice: &Notice) -> Response<Body> {
         come_back_after(&mut response, *wait);
     }
     response
+}
+
+/// A time for people, the next full minute. Their time zone is not known here.
+pub(crate) fn time_of_day(at: Timestamp) -> String {
+    let minutes = at.0.div_euclid(60) + i64::from(at.0.rem_euclid(60) > 0);
+    let (hour, minute) = (minutes.rem_euclid(24 * 60) / 60, minutes.rem_euclid(60));
+    format!("{hour:02}:{minute:02} UTC")
 }
