@@ -271,7 +271,7 @@ fn a_first_start_that_fails_leaves_no_passphrase_that_nobody_was_told() {
 #[test]
 fn a_start_that_fails_first_writes_the_log() {
     let directory = empty_directory();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let output = Command::new("sh")
         .args(["-c", "ulimit -n 200; exec \"$0\" serve"])
         .arg(env!("CARGO_BIN_EXE_mcp-oauth-proxy"))
