@@ -120,16 +120,14 @@ async fn answer(
     };
     if is_trial(&first) {
         let told = state.to_trial.lock().unwrap().take();
-        return Ok(match told {
-            Some(answering) => answering.await,
-            None => {
-                // The next has a connection of its own, as if there had been no trial.
-                let mut answer = usual();
-                let close = HeaderValue::from_static("close");
-                answer.headers_mut().insert(header::CONNECTION, close);
-                answer
-            }
-        });
+        if let Some(answering) = told {
+            return Ok(answering.await);
+        }
+        // The next has a connection of its own, as if there had been no trial.
+        let mut answer = usual();
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
+        return Ok(answer);
     }
     state.begun.fetch_add(1, Ordering::Relaxed);
     // A request that breaks off was not received.
