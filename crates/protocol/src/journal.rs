@@ -18,6 +18,7 @@ use crate::{
         refresh_token::Repeated,
     },
     policy::UpstreamPolicy,
+    records::Damaged,
 };
 
 /// One thing that happened.
@@ -83,7 +84,7 @@ pub enum Event<'a> {
     GrantRevoked {
         client_id: &'a ClientId,
         grant: &'a str,
-        why: Revoked,
+        why: &'a Revoked,
     },
     /// An OAuth endpoint or page refused a request, or failed to serve it. `presented` is what
     /// `told_url` leaves of the value that was refused.
@@ -113,6 +114,12 @@ pub enum Event<'a> {
     /// There is nothing at this path, of which `path` is what `told_path` leaves; `served` lists the
     /// addresses there are. Only told at all so that a mistyped address can be seen.
     NotFound { path: &'a str, served: &'a str },
+    /// A request needed a record that the store has and this program cannot read.
+    RecordDamaged {
+        endpoint: Endpoint,
+        request_id: &'a str,
+        damaged: &'a Damaged,
+    },
     /// The program failed: the store, or itself.
     Failed {
         endpoint: Endpoint,

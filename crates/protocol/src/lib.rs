@@ -10,6 +10,7 @@
 //! - [`mcp`]: what of MCP the proxy understands: messages, eras, sessions, pure
 //! - [`token`], [`records`], [`grants`], `streams`, `keep_alive`: what tokens look like, what is
 //!   stored, what is remembered, what is open and stays so
+//! - `base64url`: bytes in records
 //! - [`endpoint`]: the HTTP surface; `endpoint::Front` is the front door
 //! - [`rates`], `room`: how often and how much, by whom
 //! - [`journal`]: everything that happens, as one enum
@@ -46,6 +47,7 @@
 //! | MCP Streamable HTTP, all revisions | `mcp/era.rs` | `endpoint/mcp/request.rs` | `sessions.rs` |
 //! | MCP errors and statuses | `mcp/answer.rs` | `endpoint/mcp/answer.rs` | `upstream_answers.rs` |
 
+mod base64url;
 mod documents;
 pub mod endpoint;
 pub mod forward;

@@ -45,6 +45,7 @@ const PATIENCE: Duration = Duration::from_mins(10);
 /// An authorization request on its way through the consent page.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Transaction {
+    #[serde(with = "crate::base64url")]
     pub(super) id: [u8; 16],
     pub(super) client_id: ClientId,
     pub(super) redirect_uri: RedirectUri,

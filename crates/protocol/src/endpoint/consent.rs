@@ -214,7 +214,7 @@ impl Consent<'_> {
                 return Ok(respond::notice(self.app, &Notice::TooManyAttempts { wait }));
             }
             NotSignedIn::PageSpent => return Ok(respond::notice(self.app, &Notice::PageSpent)),
-            NotSignedIn::Store(error) => return Err(error.into()),
+            NotSignedIn::Records(error) => return Err(error.into()),
         };
         let problem = match left {
             0 => "That is not right. Wait 15 minutes before you try again.".to_owned(),

@@ -920,10 +920,18 @@ fn note(app: &App, endpoint: Endpoint, error: &OAuthError) -> Option<String> {
         return None;
     }
     let request_id = token::random_name(&*app.ports.entropy);
-    app.journal.record(&Event::Failed {
-        endpoint,
-        request_id: &request_id,
-        cause: error,
+    let request_id = &*request_id;
+    app.journal.record(&match error.cause() {
+        Some(damaged) => Event::RecordDamaged {
+            endpoint,
+            request_id,
+            damaged,
+        },
+        None => Event::Failed {
+            endpoint,
+            request_id,
+            cause: error,
+        },
     });
-    Some(request_id)
+    Some(request_id.to_owned())
 }
