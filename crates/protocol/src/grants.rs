@@ -20,7 +20,6 @@ use crate::{
     oauth::{access_token::Family, grant::Grant},
     ports::Timestamp,
     rates::Bucket,
-    records::Read,
 };
 
 /// Locks are split by family so that cores rarely meet.
@@ -118,23 +117,27 @@ impl LiveGrants {
     /// Takes in a grant that was read from or written to the store. Whoever comes late with an
     /// older version does not overwrite a newer one. A revocation is final whatever its version,
     /// since a store that lost writes counts again from where it was.
-    pub fn learn(&self, family: Family, read: Read<Grant>, elapsed: Duration) -> Arc<LiveGrant> {
+    pub fn learn(
+        &self,
+        family: Family,
+        grant: Grant,
+        version: u64,
+        elapsed: Duration,
+    ) -> Arc<LiveGrant> {
         let mut shard = self.shard(family);
         let known = shard.peek(&family);
-        if let Some(known) =
-            known.filter(|known| match (&known.grant.revoked, &read.record.revoked) {
-                (Some(_), _) => true,
-                (None, Some(_)) => false,
-                (None, None) => known.version > read.version,
-            })
-        {
+        if let Some(known) = known.filter(|known| match (&known.grant.revoked, &grant.revoked) {
+            (Some(_), _) => true,
+            (None, Some(_)) => false,
+            (None, None) => known.version > version,
+        }) {
             return Arc::clone(known);
         }
         let live = Arc::new(LiveGrant {
-            use_noted: AtomicBool::new(read.record.access_used),
+            use_noted: AtomicBool::new(grant.access_used),
             conversation: known.map_or_else(Arc::default, |known| Arc::clone(&known.conversation)),
-            grant: read.record,
-            version: read.version,
+            grant,
+            version,
             read_at: elapsed,
         });
         shard.put(family, Arc::clone(&live));
@@ -206,7 +209,7 @@ mod tests {
 
     const FAMILY: Family = Family([1; 16]);
 
-    fn grant(version: u64, revoked: Option<Revoked>) -> Read<Grant> {
+    fn grant(version: u64, revoked: Option<Revoked>) -> (Grant, u64) {
         let record = Grant {
             client_id: ClientId::presented("c"),
             subject: "owner".into(),
@@ -224,14 +227,22 @@ mod tests {
             absolute_expires_at: Timestamp(9),
             revoked,
         };
-        Read { record, version }
+        (record, version)
+    }
+
+    fn learn(
+        grants: &LiveGrants,
+        (grant, version): (Grant, u64),
+        elapsed: Duration,
+    ) -> Arc<LiveGrant> {
+        grants.learn(FAMILY, grant, version, elapsed)
     }
 
     #[test]
     fn an_older_version_never_overwrites_a_revocation() {
         let grants = LiveGrants::new(None);
-        grants.learn(FAMILY, grant(2, Some(Revoked::ByClient)), Duration::ZERO);
-        let late = grants.learn(FAMILY, grant(1, None), Duration::ZERO);
+        learn(&grants, grant(2, Some(Revoked::ByClient)), Duration::ZERO);
+        let late = learn(&grants, grant(1, None), Duration::ZERO);
         assert!(late.grant.revoked.is_some());
         assert!(
             grants
@@ -246,12 +257,12 @@ mod tests {
     #[test]
     fn a_revocation_is_taken_in_even_when_the_store_counts_from_an_older_version() {
         let grants = LiveGrants::new(None);
-        grants.learn(FAMILY, grant(5, None), Duration::ZERO);
-        let live = grants.learn(FAMILY, grant(4, None), Duration::ZERO);
+        learn(&grants, grant(5, None), Duration::ZERO);
+        let live = learn(&grants, grant(4, None), Duration::ZERO);
         assert_eq!(live.version, 5);
-        let live = grants.learn(FAMILY, grant(3, Some(Revoked::ByClient)), Duration::ZERO);
+        let live = learn(&grants, grant(3, Some(Revoked::ByClient)), Duration::ZERO);
         assert!(live.grant.revoked.is_some());
-        let live = grants.learn(FAMILY, grant(6, None), Duration::ZERO);
+        let live = learn(&grants, grant(6, None), Duration::ZERO);
         assert!(live.grant.revoked.is_some());
     }
 
@@ -259,10 +270,10 @@ mod tests {
     #[test]
     fn the_same_version_with_another_content_is_taken_in_and_believed_anew() {
         let shared = LiveGrants::new(Some(Duration::from_secs(5)));
-        shared.learn(FAMILY, grant(2, None), Duration::ZERO);
+        learn(&shared, grant(2, None), Duration::ZERO);
         let mut other = grant(2, None);
-        other.record.generation = 7;
-        let live = shared.learn(FAMILY, other, Duration::from_secs(5));
+        other.0.generation = 7;
+        let live = learn(&shared, other, Duration::from_secs(5));
         assert_eq!(live.grant.generation, 7);
         let live = shared.fresh(FAMILY, Duration::from_secs(9)).unwrap();
         assert_eq!(live.grant.generation, 7);
@@ -272,7 +283,7 @@ mod tests {
     #[test]
     fn an_entry_is_believed_only_as_long_as_it_is_fresh() {
         let shared = LiveGrants::new(Some(Duration::from_secs(5)));
-        shared.learn(FAMILY, grant(1, None), Duration::from_secs(10));
+        learn(&shared, grant(1, None), Duration::from_secs(10));
         assert!(
             shared
                 .fresh(FAMILY, Duration::from_millis(14_999))
@@ -280,14 +291,14 @@ mod tests {
         );
         assert!(shared.fresh(FAMILY, Duration::from_secs(15)).is_none());
         let own = LiveGrants::new(None);
-        own.learn(FAMILY, grant(1, None), Duration::ZERO);
+        learn(&own, grant(1, None), Duration::ZERO);
         assert!(own.fresh(FAMILY, Duration::from_hours(1000)).is_some());
     }
 
     #[test]
     fn the_first_use_of_a_generation_is_to_be_written_until_it_is() {
         let grants = LiveGrants::new(None);
-        let live = grants.learn(FAMILY, grant(1, None), Duration::ZERO);
+        let live = learn(&grants, grant(1, None), Duration::ZERO);
         grants.note_use(FAMILY, &live, 7);
         assert_eq!(grants.unwritten_uses(), []);
         grants.note_use(FAMILY, &live, 1);
@@ -303,8 +314,8 @@ mod tests {
     #[test]
     fn a_rotation_does_not_renew_the_allowance_of_calls() {
         let grants = LiveGrants::new(None);
-        let before = grants.learn(FAMILY, grant(1, None), Duration::ZERO);
-        let after = grants.learn(FAMILY, grant(2, None), Duration::ZERO);
+        let before = learn(&grants, grant(1, None), Duration::ZERO);
+        let after = learn(&grants, grant(2, None), Duration::ZERO);
         assert!(Arc::ptr_eq(&before.conversation, &after.conversation));
     }
 }

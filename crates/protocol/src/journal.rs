@@ -19,6 +19,7 @@ use crate::{
     },
     policy::UpstreamPolicy,
     ports::UpstreamError,
+    records::Damaged,
 };
 
 /// One thing that happened.
@@ -84,7 +85,7 @@ pub enum Event<'a> {
     GrantRevoked {
         client_id: &'a ClientId,
         grant: &'a str,
-        why: Revoked,
+        why: &'a Revoked,
     },
     /// An OAuth endpoint or page refused a request, or failed to serve it. `presented` is what
     /// `told_url` leaves of the value that was refused.
@@ -114,6 +115,12 @@ pub enum Event<'a> {
     /// There is nothing at this path, of which `path` is what `told_path` leaves; `served` lists the
     /// addresses there are. Only told at all so that a mistyped address can be seen.
     NotFound { path: &'a str, served: &'a str },
+    /// A request needed a record that the store has and this program cannot read.
+    RecordDamaged {
+        endpoint: Endpoint,
+        request_id: &'a str,
+        damaged: &'a Damaged,
+    },
     /// The program failed: the store, or itself.
     Failed {
         endpoint: Endpoint,

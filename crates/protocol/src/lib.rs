@@ -10,6 +10,7 @@
 //! - [`mcp`]: what of MCP the proxy understands: messages, eras, sessions, pure
 //! - [`token`], [`records`], [`grants`], `streams`, `keep_alive`: what tokens look like, what is
 //!   stored, what is remembered, what is open and stays so
+//! - `base64url`: bytes in records
 //! - [`endpoint`]: the HTTP surface; `endpoint::Front` is the front door
 //! - [`rates`], `room`: how often and how much, by whom
 //! - [`journal`]: everything that happens, as one enum
@@ -47,6 +48,7 @@
 //! | MCP 2024-11-05 to 2026-07-28, whether a server answers at all | `mcp/opening.rs` | `endpoint/mcp/trial.rs` | `trial.rs` |
 //! | MCP errors and statuses | `mcp/answer.rs` | `endpoint/mcp/answer.rs` | `upstream_answers.rs` |
 
+mod base64url;
 mod documents;
 pub mod endpoint;
 pub mod forward;

@@ -103,7 +103,7 @@ async fn a_wrong_passphrase_gives_the_page_again_and_no_code() {
         // Only that somebody tried is written down, and not what.
         let tried = server.stored().replace(&before, "");
         assert!(
-            tried.starts_with("\nmark/strangers={\"whole_at\":"),
+            tried.starts_with("\nmark/strangers={\"v\":1,\"whole_at\":"),
             "{tried}"
         );
         assert_eq!(tried.lines().count(), 2);

@@ -2,25 +2,20 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use bytes::Bytes;
 use protocol::{
     identity::password::SignIn,
     oauth::grant::Grant,
     policy::Policy,
     ports::{Clock, Store, StoreError},
-    records::GRANTS,
+    records::{self, GRANTS, OnlyUpstream, ReadError, Records},
 };
 
 use crate::{
     config::{Plan, StoreKind},
     host::SQLITE_FILE,
-    marks::NEVER,
     store::SqlStore,
     system::SystemClock,
 };
-
-/// The name of the upstream that was the only one at the last start that had just one.
-const ONLY: &str = "mark/only_upstream";
 
 /// The most approvals that are read.
 const MOST_READ: u32 = 10_000;
@@ -30,29 +25,32 @@ const MOST_READ: u32 = 10_000;
 pub(crate) async fn recall_the_only_one(
     store: &dyn Store,
     policy: &Policy,
-) -> Result<Option<String>, StoreError> {
+) -> Result<Option<String>, ReadError> {
     if policy.upstreams.len() == 1 {
         return Ok(None);
     }
-    let known = store.get(ONLY).await?;
-    Ok(known.map(|known| String::from_utf8_lossy(&known.value).into_owned()))
+    let known = Records(store).only_upstream().await?;
+    Ok(known.map(|known| known.record.name))
 }
 
 /// Stores which upstream is the only one, if there is just one.
 pub(crate) async fn remember_the_only_one(
     store: &dyn Store,
     policy: &Policy,
-) -> Result<(), StoreError> {
+) -> Result<(), ReadError> {
     let [only] = &policy.upstreams[..] else {
         return Ok(());
     };
-    let name = Bytes::from(only.name.clone());
-    // `false`: another process was first, with the same configuration.
-    let _ = match store.get(ONLY).await? {
-        Some(known) if known.value == name => true,
-        Some(known) => store.replace(ONLY, known.version, name, NEVER).await?,
-        None => store.insert(ONLY, name, NEVER).await?,
+    let records = Records(store);
+    let only = OnlyUpstream {
+        name: only.name.clone(),
     };
+    let known = records.only_upstream().await?;
+    if known.as_ref().is_none_or(|known| known.record != only) {
+        let seen = known.as_ref().map(|known| &known.seen);
+        // `false`: another process was first, with the same configuration.
+        let _ = records.write_only_upstream(seen, &only).await?;
+    }
     Ok(())
 }
 
@@ -94,7 +92,7 @@ pub(crate) async fn lost(
     let grants = store.values(GRANTS, MOST_READ).await?;
     let grants = grants
         .iter()
-        .filter_map(|grant| serde_json::from_slice::<Grant>(grant).ok());
+        .filter_map(|grant| records::grant_in(grant).ok());
     Ok(lost_of(grants.filter(|it| it.is_live(clock.now())), policy))
 }
 

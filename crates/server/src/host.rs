@@ -12,7 +12,8 @@ use protocol::{
     journal::{Event, Journal},
     oauth::{client::PreregisteredClient, client_document::HostPattern, jwks::KeySource},
     policy::{Destination, Policy, UpstreamPolicy},
-    ports::{Clock, Entropy, StoreError, Upstream, UpstreamError},
+    ports::{Clock, Entropy, Upstream, UpstreamError},
+    records::ReadError,
 };
 use rustls::{ClientConfig, RootCertStore};
 use secrecy::ExposeSecret;
@@ -194,7 +195,7 @@ async fn serve(
 }
 
 /// Recalls which upstream was the only one before others came, and remembers the one that is now.
-async fn recall_addresses(store: &SqlStore, policy: &mut Policy) -> Result<(), StoreError> {
+async fn recall_addresses(store: &SqlStore, policy: &mut Policy) -> Result<(), ReadError> {
     policy.once_the_only_one = addresses::recall_the_only_one(store, policy).await?;
     addresses::remember_the_only_one(store, policy).await
 }

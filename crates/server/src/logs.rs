@@ -183,6 +183,20 @@ impl Reader for Logs {
                 let client = client.map(|client| &*client.client_id);
                 info!(target: REQUESTS, endpoint = endpoint.as_str(), %error, client, name, description, presented, detail, "refused");
             }
+            Event::RecordDamaged {
+                endpoint,
+                request_id,
+                damaged,
+            } => {
+                error!(
+                    endpoint = endpoint.as_str(),
+                    request_id,
+                    key = damaged.key,
+                    cause = %damaged.why,
+                    "a record cannot be read, so requests that need it are refused: {}",
+                    damaged.why.remedy()
+                );
+            }
             Event::Failed {
                 endpoint,
                 request_id,

@@ -3,17 +3,12 @@
 
 use anyhow::Context;
 use protocol::{
-    ports::{Clock, Store, StoreError, Timestamp},
+    ports::{Clock, Store},
+    records::{LatestTime, MadeWith, ReadError, Records},
     token::fingerprint,
 };
 
 use crate::{key_file::MasterKey, system::SystemClock};
-
-const KEY: &str = "mark/key";
-const TIME: &str = "mark/time";
-
-/// Marks are not swept.
-pub(crate) const NEVER: Timestamp = Timestamp(i64::MAX);
 
 /// The store was made with another key than the one that is at `place`.
 #[derive(Debug, thiserror::Error)]
@@ -46,18 +41,17 @@ pub(crate) async fn check_key(
 ) -> anyhow::Result<()> {
     let mark = fingerprint(&[b"key check", key.as_bytes().as_slice()].concat());
     let unknown = "it is not known which key the store belongs to";
-    let mut found = store.get(KEY).await.context(unknown)?;
+    let records = Records(store);
+    let mut found = records.made_with().await.context(unknown)?;
     if found.is_none() {
-        if store
-            .insert(KEY, mark.clone().into(), NEVER)
-            .await
-            .context(unknown)?
-        {
+        let keys = vec![mark.clone()];
+        let first = records.write_made_with(None, &MadeWith { keys }).await;
+        if first.context(unknown)? {
             return Ok(());
         }
-        found = store.get(KEY).await.context(unknown)?;
+        found = records.made_with().await.context(unknown)?;
     }
-    if found.is_none_or(|found| found.value != mark) {
+    if found.is_none_or(|found| found.record.keys != [mark]) {
         return Err(ForeignKey { place }.into());
     }
     Ok(())
@@ -65,34 +59,27 @@ pub(crate) async fn check_key(
 
 /// Holds `clock` to the latest time that was written down.
 pub(crate) async fn recall_time(store: &dyn Store, clock: &SystemClock) -> anyhow::Result<()> {
-    let read = latest(store).await;
-    if let Some((latest, _)) = read.context("the latest time is not known")? {
-        clock.is_past(latest);
+    let read = Records(store).latest_time().await;
+    if let Some(read) = read.context("the latest time is not known")? {
+        clock.is_past(read.record.latest);
     }
     Ok(())
 }
 
 /// Writes the time down, unless another process has written a later one: then that counts.
-pub(crate) async fn mark_time(store: &dyn Store, clock: &SystemClock) -> Result<(), StoreError> {
-    let known = latest(store).await?;
-    if let Some((latest, _)) = known {
-        clock.is_past(latest);
+pub(crate) async fn mark_time(store: &dyn Store, clock: &SystemClock) -> Result<(), ReadError> {
+    let records = Records(store);
+    let known = records.latest_time().await?;
+    if let Some(known) = &known {
+        clock.is_past(known.record.latest);
     }
-    let now = clock.now().0.to_string().into();
+    let latest = clock.now();
+    let seen = known.as_ref().map(|known| &known.seen);
     // `false`: another process was first, and its time is as good.
-    let _ = match known {
-        Some((_, version)) => store.replace(TIME, version, now, NEVER).await?,
-        None => store.insert(TIME, now, NEVER).await?,
-    };
+    let _ = records
+        .write_latest_time(seen, LatestTime { latest })
+        .await?;
     Ok(())
-}
-
-async fn latest(store: &dyn Store) -> Result<Option<(Timestamp, u64)>, StoreError> {
-    let Some(found) = store.get(TIME).await? else {
-        return Ok(None);
-    };
-    let latest = serde_json::from_slice(&found.value).map_err(StoreError::new)?;
-    Ok(Some((latest, found.version)))
 }
 
 #[cfg(test)]

@@ -335,7 +335,7 @@ impl Reader for Metrics {
             }
             Event::StoreRegressed { .. } => drop(self.store_regression.inc()),
             Event::GrantRevoked { why, .. } => {
-                if why == Revoked::RefreshTokenReuse {
+                if *why == Revoked::RefreshTokenReuse {
                     self.refresh_reuse_revoked.inc();
                 }
                 count(&self.grants_revoked, &[("why", &why.as_str())]);
@@ -358,7 +358,7 @@ impl Reader for Metrics {
             Event::UnusedClientsRemoved { removed } => {
                 self.unused_clients_removed.inc_by(removed);
             }
-            Event::Failed { endpoint, .. } => {
+            Event::RecordDamaged { endpoint, .. } | Event::Failed { endpoint, .. } => {
                 count(&self.failures, &[("endpoint", &endpoint.as_str())]);
             }
         }

@@ -48,6 +48,7 @@ const COOKIE: Duration = Duration::from_hours(1);
 /// An authorization request on its way through the consent page.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Transaction {
+    #[serde(with = "crate::base64url")]
     pub(super) id: [u8; 16],
     pub(super) client_id: ClientId,
     pub(super) redirect_uri: RedirectUri,

@@ -215,7 +215,7 @@ impl Consent<'_> {
                 return Ok(respond::notice(self.app, &Notice::TooManyAttempts { wait }));
             }
             NotSignedIn::PageSpent => return Ok(respond::notice(self.app, &Notice::PageSpent)),
-            NotSignedIn::Store(error) => return Err(error.into()),
+            NotSignedIn::Records(error) => return Err(error.into()),
         };
         let problem = match left {
             0 => format!(

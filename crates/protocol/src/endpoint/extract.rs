@@ -29,7 +29,7 @@ use crate::{
     policy::UpstreamPolicy,
     ports::StoreError,
     rates,
-    records::Read,
+    records::{Read, ReadError},
     room::{NoRoom, Place},
 };
 
@@ -75,7 +75,7 @@ pub(super) enum NoPermit {
     Refused(Refused),
     /// What was presented is no token that we ever made.
     NotOurs,
-    Store(StoreError),
+    Records(ReadError),
 }
 
 /// The bearer check: a token of ours, unexpired, for this upstream, whose grant lives.
@@ -96,7 +96,7 @@ pub(super) async fn permit(
     }
     let Some(live) = live_grant(app, token.family)
         .await
-        .map_err(NoPermit::Store)?
+        .map_err(NoPermit::Records)?
     else {
         return Err(invalid);
     };
@@ -114,13 +114,16 @@ pub(super) async fn permit(
 pub(super) async fn live_grant(
     app: &App,
     family: Family,
-) -> Result<Option<Arc<LiveGrant>>, StoreError> {
+) -> Result<Option<Arc<LiveGrant>>, ReadError> {
     let elapsed = app.ports.clock.elapsed();
     if let Some(live) = app.grants.fresh(family, elapsed) {
         return Ok(Some(live));
     }
     let read = app.records().grant(family).await?;
-    Ok(read.map(|read| app.grants.learn(family, read, elapsed)))
+    Ok(read.map(|read| {
+        let version = read.seen.version;
+        app.grants.learn(family, read.record, version, elapsed)
+    }))
 }
 
 /// Writes down that an access token of `generation` arrived, so the answer that carried it was not
@@ -131,8 +134,11 @@ pub(super) async fn record_use(
     family: Family,
     generation: u32,
 ) -> Result<bool, StoreError> {
-    let Some(read) = app.records().grant(family).await? else {
-        return Ok(true);
+    let read = match app.records().grant(family).await {
+        Ok(Some(read)) => read,
+        // Trying again does not mend a damaged one.
+        Ok(None) | Err(ReadError::Damaged(_)) => return Ok(true),
+        Err(ReadError::Store(error)) => return Err(error),
     };
     if read.record.generation != generation || read.record.access_used {
         return Ok(true);
@@ -143,14 +149,11 @@ pub(super) async fn record_use(
     };
     let is_written = app
         .records()
-        .replace_grant(family, read.version, &used)
+        .replace_grant(family, &read.seen, &used)
         .await?;
     if is_written {
-        let read = Read {
-            record: used,
-            version: read.version + 1,
-        };
-        app.grants.learn(family, read, app.ports.clock.elapsed());
+        let (version, elapsed) = (read.seen.version + 1, app.ports.clock.elapsed());
+        app.grants.learn(family, used, version, elapsed);
     }
     Ok(is_written)
 }
@@ -165,7 +168,7 @@ pub(super) enum Known {
 }
 
 /// The client of that name, unless its registration has run out. A document is not looked at.
-pub(super) async fn known(app: &App, id: &ClientId) -> Result<Option<Known>, StoreError> {
+pub(super) async fn known(app: &App, id: &ClientId) -> Result<Option<Known>, ReadError> {
     if let Some(client) = app.policy.clients.preregistered(id) {
         return Ok(Some(Known::Preregistered(Arc::clone(client))));
     }

@@ -6,18 +6,12 @@ use std::{
 };
 
 use axum::{extract::State, response::Response};
-use bytes::Bytes;
 use http::StatusCode;
 use serde_json::json;
 
 use super::{App, respond};
-use crate::{
-    journal::Endpoint,
-    ports::{StoreError, Versioned},
-};
+use crate::{journal::Endpoint, ports::StoreError};
 
-/// The record that is written to see whether records can be.
-const PROBE: &str = "mark/ready";
 /// How long a look is believed. Anybody may ask, and each look is a write.
 const BELIEVED: Duration = Duration::from_secs(2);
 
@@ -48,25 +42,11 @@ async fn is_ready(app: &App) -> Result<(), StoreError> {
             Err(StoreError::new("it took no write just now"))
         };
     }
-    let probed = probe(app).await;
+    let expires_at = app.ports.clock.now() + Duration::from_hours(24);
+    let probed = app.records().probe(expires_at).await;
     app.readiness
         .learn(app.ports.clock.elapsed(), probed.is_ok());
     probed
-}
-
-/// Writes a record for nothing. That another process was quicker is an answer too.
-async fn probe(app: &App) -> Result<(), StoreError> {
-    let store = &app.ports.store;
-    let expires_at = app.ports.clock.now() + Duration::from_hours(24);
-    match store.get(PROBE).await? {
-        Some(Versioned { version, .. }) => {
-            store
-                .replace(PROBE, version, Bytes::new(), expires_at)
-                .await?
-        }
-        None => store.insert(PROBE, Bytes::new(), expires_at).await?,
-    };
-    Ok(())
 }
 
 impl Readiness {

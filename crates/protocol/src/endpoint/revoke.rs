@@ -23,7 +23,7 @@ use crate::{
         grant::{Grant, Revoked},
         revocation,
     },
-    ports::StoreError,
+    records::ReadError,
     token::PresentedRefreshToken,
 };
 
@@ -85,7 +85,7 @@ async fn genuine_grant(
     app: &App,
     family: Family,
     refresh_token: Option<PresentedRefreshToken>,
-) -> Result<Option<Grant>, StoreError> {
+) -> Result<Option<Grant>, ReadError> {
     let grant = app.records().grant(family).await?.map(|read| read.record);
     Ok(grant.filter(|grant| {
         refresh_token

@@ -13,7 +13,9 @@ use crate::{
     identity::backoff::{Blocked, Guesser, Tried},
     journal::{Event, Limit},
     ports::StoreError,
-    rates, token,
+    rates,
+    records::ReadError,
+    token,
 };
 
 /// The cookie of a known browser.
@@ -35,12 +37,12 @@ pub(super) enum NotSignedIn {
     },
     /// Too many wrong attempts came from this page; it can approve nothing any more.
     PageSpent,
-    Store(StoreError),
+    Records(ReadError),
 }
 
-impl From<StoreError> for NotSignedIn {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
+impl<E: Into<ReadError>> From<E> for NotSignedIn {
+    fn from(error: E) -> Self {
+        Self::Records(error.into())
     }
 }
 
@@ -130,7 +132,7 @@ impl SignIn<'_> {
     }
 
     /// Writes down one more wrong attempt of a stranger.
-    async fn write_one_more(&self) -> Result<(), StoreError> {
+    async fn write_one_more(&self) -> Result<(), ReadError> {
         let app = self.app;
         let (kind, now) = (app.policy.sign_in.kind, app.ports.clock.now());
         for _ in 0..MOST_TRIES {
@@ -140,12 +142,12 @@ impl SignIn<'_> {
                 // Others have used up everything meanwhile.
                 return Ok(());
             };
-            let seen = read.map(|read| read.version);
-            if app.records().write_strangers(seen, more).await? {
+            let seen = read.map(|read| read.seen);
+            if app.records().write_strangers(seen.as_ref(), more).await? {
                 return Ok(());
             }
         }
-        Err(StoreError::new("the record changed at every try"))
+        Err(StoreError::new("the record changed at every try").into())
     }
 
     fn blocked(&self, blocked: Blocked) -> NotSignedIn {

@@ -293,7 +293,7 @@ async fn refresh(
         keep_client(app, client, rotated.expires_at()).await?;
         if app
             .records()
-            .replace_grant(family, read.version, &rotated)
+            .replace_grant(family, &read.seen, &rotated)
             .await
             // The write may have happened: what is in memory may be out of date.
             .inspect_err(|_| app.grants.forget(family))?
@@ -310,7 +310,7 @@ async fn refresh(
                 }
             };
             app.journal.record(&event);
-            let rotated = learn(app, family, rotated, read.version + 1);
+            let rotated = learn(app, family, rotated, read.seen.version + 1);
             return Ok(issue(app, family, &rotated));
         }
     }
@@ -327,22 +327,22 @@ pub(super) async fn revoke(app: &App, family: Family, why: Revoked) -> Result<()
             return Ok(());
         }
         let revoked = Grant {
-            revoked: Some(why),
+            revoked: Some(why.clone()),
             ..read.record
         };
         let written = app
             .records()
-            .replace_grant(family, read.version, &revoked)
+            .replace_grant(family, &read.seen, &revoked)
             .await
             .inspect_err(|_| app.grants.forget(family))?;
         if written {
-            let revoked = learn(app, family, revoked, read.version + 1);
+            let revoked = learn(app, family, revoked, read.seen.version + 1);
             app.streams.end(family);
             super::mcp::forget_kept_session(app, family).await;
             app.journal.record(&Event::GrantRevoked {
                 client_id: &revoked.client_id,
                 grant: &token::fingerprint(&family.0),
-                why,
+                why: &why,
             });
             return Ok(());
         }
@@ -364,7 +364,7 @@ async fn keep_client(
     grant_expires_at: Timestamp,
 ) -> Result<(), OAuthError> {
     let is_due = |read: &&Read<Client>| {
-        read.version == UNUSED_CLIENT || read.record.expires_at < grant_expires_at
+        read.seen.version == UNUSED_CLIENT || read.record.expires_at < grant_expires_at
     };
     let Some(read) = client.registration.as_ref().filter(is_due) else {
         return Ok(());
@@ -375,17 +375,14 @@ async fn keep_client(
         ..read.record.clone()
     };
     // `false`: another request of the same client has just done it.
-    app.records().replace_client(read.version, &kept).await?;
+    app.records().replace_client(&read.seen, &kept).await?;
     Ok(())
 }
 
 /// Makes what was just written true in this process at once.
 fn learn(app: &App, family: Family, grant: Grant, version: u64) -> Grant {
-    let read = Read {
-        record: grant.clone(),
-        version,
-    };
-    app.grants.learn(family, read, app.ports.clock.elapsed());
+    let elapsed = app.ports.clock.elapsed();
+    app.grants.learn(family, grant.clone(), version, elapsed);
     grant
 }
 

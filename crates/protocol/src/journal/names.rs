@@ -91,13 +91,22 @@ named! {
         Self::ServerError => "server_error",
         Self::Nonsense => "nonsense",
     }
-    Revoked {
-        Self::ByClient => "by_client",
-        Self::RefreshTokenReuse => "refresh_token_reuse",
-        Self::CodeReuse => "code_reuse",
-    }
     Repeated {
         Self::WithinWindow => "within_window",
         Self::AnswerLost => "answer_lost",
+    }
+}
+
+impl Revoked {
+    /// Its name in logs and metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::ByClient => "by_client",
+            Self::ByPerson => "by_person",
+            Self::ByOperator => "by_operator",
+            Self::RefreshTokenReuse => "refresh_token_reuse",
+            Self::CodeReuse => "code_reuse",
+            Self::Unknown(_) => "unknown",
+        }
     }
 }

@@ -28,6 +28,7 @@ pub struct Client {
     pub redirect_uris: Vec<RedirectUri>,
     pub token_endpoint_auth_method: AuthMethod,
     /// SHA-256 of the client secret, for clients that have one.
+    #[serde(default, with = "crate::base64url::optional")]
     pub secret_digest: Option<[u8; 32]>,
     pub registered_at: Timestamp,
     /// When the registration goes, unless a grant keeps it.

@@ -155,6 +155,20 @@ impl OAuthError {
         self
     }
 
+    /// The same with what led to it, for our log alone.
+    #[must_use]
+    pub(crate) fn caused_by(self, cause: impl Error + Send + Sync + 'static) -> Self {
+        Self {
+            cause: Some(Arc::new(cause)),
+            ..self
+        }
+    }
+
+    /// What led to it, if that is an `E`.
+    pub(crate) fn cause<E: Error + 'static>(&self) -> Option<&E> {
+        self.cause.as_deref()?.downcast_ref()
+    }
+
     /// The same as a refusal of this client.
     #[must_use]
     pub fn of_client(mut self, client_id: &ClientId, name: &str) -> Self {
@@ -198,13 +212,11 @@ impl OAuthError {
 /// A store in trouble is a transient fault: the client keeps what it has and tries again.
 impl From<StoreError> for OAuthError {
     fn from(cause: StoreError) -> Self {
-        Self {
-            cause: Some(Arc::new(cause)),
-            ..Self::new(
-                ErrorCode::TemporarilyUnavailable,
-                "the server cannot reach its store, try again shortly",
-            )
-        }
+        Self::new(
+            ErrorCode::TemporarilyUnavailable,
+            "the server cannot reach its store, try again shortly",
+        )
+        .caused_by(cause)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a person allowed: one subject, one client, one resource. Tokens are handles to it.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{identifiers::ClientId, identifiers::Resource, scope::Scope};
 use crate::{
@@ -34,6 +35,7 @@ pub struct Grant {
     /// Whether an access token of this generation was ever used.
     pub access_used: bool,
     /// Makes refresh tokens unforgeable for who has the key but not the store.
+    #[serde(with = "crate::base64url")]
     pub salt: [u8; 16],
     /// When the grant ends unless it is refreshed.
     pub idle_expires_at: Timestamp,
@@ -50,15 +52,22 @@ pub struct Asked {
 }
 
 /// Why a grant no longer holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Revoked {
     /// The client gave it back (RFC 7009).
     ByClient,
+    /// The person who approved the client took that back.
+    ByPerson,
+    /// The operator ended it.
+    ByOperator,
     /// A refresh token was used again that should have been forgotten (RFC 9700 §4.14.2).
     RefreshTokenReuse,
     /// Its authorization code was redeemed again (RFC 6749 §4.1.2).
     CodeReuse,
+    /// For a reason that only a newer program knows.
+    #[serde(untagged)]
+    Unknown(Value),
 }
 
 impl Grant {

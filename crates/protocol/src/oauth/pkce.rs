@@ -27,7 +27,7 @@ pub fn missing() -> OAuthError {
 /// What the client will later prove to know the preimage of (RFC 7636 §4.2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct CodeChallenge([u8; 32]);
+pub struct CodeChallenge(#[serde(with = "crate::base64url")] [u8; 32]);
 
 impl CodeChallenge {
     /// Reads `code_challenge` and `code_challenge_method`. A missing method would mean `plain`,

@@ -9,6 +9,7 @@
 
 mod addresses;
 mod limits;
+mod releases;
 mod secrets;
 mod sockets;
 mod streams;

@@ -111,7 +111,8 @@ impl Proxy {
         std::os::unix::fs::symlink(other.data_dir(), self.data_dir()).unwrap();
     }
 
-    fn write_configuration(&self, text: &str) {
+    /// Writes the whole configuration file.
+    pub fn write_configuration(&self, text: &str) {
         let file = self.directory.path().join("mcp-oauth-proxy.toml");
         fs::write(&file, text).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();

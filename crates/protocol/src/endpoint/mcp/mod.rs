@@ -135,7 +135,7 @@ async fn answer(
                 Err(error) => respond::refused(app, Endpoint::Mcp, &error, false),
             };
         }
-        Err(NoPermit::Store(error)) => {
+        Err(NoPermit::Records(error)) => {
             return respond::refused(app, Endpoint::Mcp, &error.into(), false);
         }
     };

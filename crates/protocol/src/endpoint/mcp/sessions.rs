@@ -155,7 +155,7 @@ async fn write(
         let seen = match &stored {
             Some(stored) if !may_replace(&stored.record) => return,
             None if session.sealed.is_none() => return,
-            stored => stored.as_ref().map(|stored| stored.version),
+            stored => stored.as_ref().map(|stored| &stored.seen),
         };
         let written = app
             .records()

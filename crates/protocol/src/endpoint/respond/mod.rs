@@ -140,10 +140,17 @@ fn note(app: &App, endpoint: Endpoint, error: &OAuthError) -> Option<String> {
         return None;
     }
     let request_id = token::random_name(&*app.ports.entropy);
-    app.journal.record(&Event::Failed {
-        endpoint,
-        request_id: &request_id,
-        cause: error,
+    app.journal.record(&match error.cause() {
+        Some(damaged) => Event::RecordDamaged {
+            endpoint,
+            request_id: &request_id,
+            damaged,
+        },
+        None => Event::Failed {
+            endpoint,
+            request_id: &request_id,
+            cause: error,
+        },
     });
     Some(request_id)
 }
