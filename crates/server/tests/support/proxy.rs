@@ -234,7 +234,8 @@ impl Proxy {
                 .iter()
                 .any(|it| level.starts_with(it))
         });
-        if !tells || self.unkept.is_some() {
+        // What another program does with the output is its own affair.
+        if !tells || self.unkept.is_some() || !self.under.is_empty() {
             return;
         }
         let file = self.directory.path().join("mcp-oauth-proxy.toml");
