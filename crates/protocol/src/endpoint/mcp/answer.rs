@@ -54,6 +54,7 @@ struct Sent<'a> {
     family: Family,
     era: Era,
     session: Option<Session>,
+    named: Option<HeaderValue>,
     is_opening: bool,
     is_newer_by_header: bool,
     wants_stream: bool,
@@ -76,6 +77,7 @@ pub(super) async fn exchange(
         read,
         era,
         session,
+        named,
         is_opening,
         is_newer_by_header,
         wants_stream,
@@ -113,6 +115,7 @@ pub(super) async fn exchange(
         family,
         era,
         session,
+        named,
         is_opening,
         is_newer_by_header,
         wants_stream,
@@ -384,17 +387,18 @@ impl Sent<'_> {
         if !theirs.status.is_success() || named.is_none() && !self.is_opening {
             return;
         }
-        let revision = if self.is_opening {
-            agreed
-        } else {
-            // Some servers name the session in every answer.
-            let same = self.session.as_ref().filter(|session| session.id == named);
-            same.and_then(|session| session.revision)
-        };
+        // Some servers name the session in every answer. The client has a name for it already.
+        let is_same = !self.is_opening && self.session.as_ref().is_some_and(|it| it.id == named);
+        if is_same {
+            if let Some(named) = self.named.take() {
+                theirs.headers.insert(MCP_SESSION_ID, named);
+            }
+            return;
+        }
         let has_id = named.is_some();
         let session = Session {
             id: named,
-            revision,
+            revision: agreed,
         };
         let Some(live) = &self.exchange.caller else {
             return;

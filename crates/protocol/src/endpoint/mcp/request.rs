@@ -45,6 +45,8 @@ pub(super) struct Call {
     pub(super) era: Era,
     /// The session that the request is in.
     pub(super) session: Option<Session>,
+    /// That session as the client named it.
+    pub(super) named: Option<HeaderValue>,
     /// Whether it is `initialize`.
     pub(super) is_opening: bool,
     /// Whether only the version header says that it is of the newer era.
@@ -155,6 +157,7 @@ pub(super) async fn prepare(
         read,
         era,
         session,
+        named,
         is_opening,
         is_newer_by_header: era == Era::Modern && !is_modern,
         wants_stream,

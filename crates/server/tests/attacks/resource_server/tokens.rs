@@ -249,6 +249,7 @@ pub async fn expires_on_the_way(world: Arc<World>) -> Result<(), Missing> {
     wire.send(format!("{head}mcp-session-id: {session}\r\n\r\n"))
         .await;
     wire.body_is_asked_for().await;
+    wire.send("{").await;
     timeout(SOON, async {
         while world.upstream.begun() == before {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -257,8 +258,8 @@ pub async fn expires_on_the_way(world: Arc<World>) -> Result<(), Missing> {
     .await
     .unwrap();
     time.is_off_by(3_601);
-    for wire in [&mut wire, &mut outside] {
-        wire.send("{  }").await;
+    for (wire, rest) in [(&mut wire, "  }"), (&mut outside, "{  }")] {
+        wire.send(rest).await;
         let _ = wire.answer().await.unwrap().expect(200);
         assert_eq!(world.upstream.last().body(), "{  }");
     }
