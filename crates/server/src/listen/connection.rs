@@ -94,7 +94,8 @@ impl Connection {
                 let is_get = request.method() == Method::GET;
                 let request = request.map(|incoming| request_body(incoming, &limits, &watch));
                 Answering {
-                    handler: catch_unwind(AssertUnwindSafe(|| answer(request, peer))).ok(),
+                    handler: catch_unwind(AssertUnwindSafe(|| Box::pin(answer(request, peer))))
+                        .ok(),
                     peer,
                     is_get,
                     watch: Arc::clone(&watch),
@@ -253,8 +254,8 @@ where
 }
 
 pin_project! {
-    /// The handler at work on a request. hyper keeps the room for it as long as the connection
-    /// lives, so it is no `async` block, which would hold the handler's future twice.
+    /// The handler at work on a request. hyper moves this about, and keeps the room for it as long
+    /// as the connection lives: so the handler's future, which is large, is in a box.
     pub(super) struct Answering<F> {
         // `None`: it panicked before it had a future.
         #[pin]
