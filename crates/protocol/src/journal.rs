@@ -279,6 +279,8 @@ pub enum UpstreamFailed {
     OldTransport,
     /// It is called by https, and speaks no TLS.
     NoTls,
+    /// Its certificate is not one that this machine trusts.
+    Untrusted,
     /// It is called by http, and speaks TLS.
     WantsTls,
     /// It answers a trial with what is no MCP.

@@ -208,6 +208,9 @@ pub enum UpstreamError {
     /// Whoever is there answers TLS with something else.
     #[error("the upstream does not speak TLS")]
     NoTls(#[source] Box<dyn Error + Send + Sync>),
+    /// TLS, with a certificate that is not trusted here, or for another name.
+    #[error("the certificate of the upstream is not trusted")]
+    Untrusted(#[source] Box<dyn Error + Send + Sync>),
     /// It took the request and sent no answer in time.
     #[error("the upstream did not answer in time")]
     TimedOut,

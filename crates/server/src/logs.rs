@@ -93,7 +93,7 @@ impl Reader for Logs {
                 client_name,
                 left_out: [],
             } => {
-                info!(client = %client_id, name = client_name, "a client registered");
+                info!(target: REQUESTS, client = %client_id, name = client_name, "a client registered");
             }
             Event::ClientRegistered {
                 client_id,
@@ -101,6 +101,7 @@ impl Reader for Logs {
                 left_out,
             } => {
                 info!(
+                    target: REQUESTS,
                     client = %client_id,
                     name = client_name,
                     left_out = left_out.join(", "),
@@ -116,6 +117,7 @@ impl Reader for Logs {
                 instead,
             } => {
                 warn!(
+                    target: REQUESTS,
                     url,
                     instead = instead.map(Instead::as_str),
                     cause = chain(cause),
@@ -345,9 +347,11 @@ impl Reader for Logs {
 /// What happened at an upstream, and what to do about it.
 pub(crate) fn remedy(why: UpstreamFailed) -> &'static str {
     match why {
-        UpstreamFailed::Unreachable => "the upstream cannot be reached",
+        UpstreamFailed::Unreachable => {
+            "the upstream cannot be reached: start it, or correct the host or port of its url"
+        }
         UpstreamFailed::TimedOut => "the upstream did not answer in time",
-        UpstreamFailed::Broken => "the upstream broke off the connection",
+        UpstreamFailed::Broken => "the upstream broke off the connection without an answer",
         UpstreamFailed::CredentialRefused => {
             "the upstream refuses our credential: check that it is right and still valid"
         }
@@ -373,13 +377,16 @@ pub(crate) fn remedy(why: UpstreamFailed) -> &'static str {
             "the upstream redirects elsewhere, which is not followed: write the right address as its url"
         }
         UpstreamFailed::NothingThere => {
-            "the upstream has nothing at the path of its url: correct the path; most end in /mcp"
+            "the upstream has nothing at the path of its url: correct the path; most end in /mcp. A server that has its address at /sse only needs a bridge, since it speaks the HTTP with SSE of 2024"
         }
         UpstreamFailed::OldTransport => {
-            "the upstream speaks the HTTP with SSE of 2024, which is not supported: use its Streamable HTTP address (most end in /mcp), or put a bridge before it, such as npx supergateway"
+            "the upstream speaks the HTTP with SSE of 2024, which is not supported: use its Streamable HTTP address (most end in /mcp), or put a bridge before it (the README has one)"
         }
         UpstreamFailed::NoTls => {
             "the upstream does not speak TLS there: try http:// in place of https:// in its url"
+        }
+        UpstreamFailed::Untrusted => {
+            "the certificate of the upstream is not trusted, or is for another name: for an authority of your own, name its certificates in SSL_CERT_FILE"
         }
         UpstreamFailed::WantsTls => {
             "the upstream speaks TLS there: write https:// in place of http:// in its url"

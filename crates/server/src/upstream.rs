@@ -246,21 +246,22 @@ impl Upstream for RemoteUpstream {
 
 /// Why there is no connection.
 fn why_unreachable(cause: Cause) -> UpstreamError {
-    if answers_tls_with_something_else(&*cause) {
-        UpstreamError::NoTls(cause)
-    } else {
-        UpstreamError::Unreachable(cause)
+    match tls_error(&*cause) {
+        // Servers without TLS answer the first bytes of a handshake with an error of HTTP.
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            UpstreamError::NoTls(cause)
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => UpstreamError::Untrusted(cause),
+        _ => UpstreamError::Unreachable(cause),
     }
 }
 
-/// Whether what came in place of a TLS handshake was none: servers without TLS answer the first
-/// bytes of one with an error of HTTP.
-fn answers_tls_with_something_else(error: &(dyn Error + 'static)) -> bool {
+/// The error of TLS among the causes of an error.
+fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        let of_tls = error.downcast_ref();
-        if let Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) = of_tls {
-            return true;
+        if let Some(of_tls) = error.downcast_ref() {
+            return Some(of_tls);
         }
         // What an I/O error wraps is not its source.
         let io = error.downcast_ref().and_then(io::Error::get_ref);
@@ -269,7 +270,7 @@ fn answers_tls_with_something_else(error: &(dyn Error + 'static)) -> bool {
             None => error.source(),
         };
     }
-    false
+    None
 }
 
 /// How long `headers` are as they are sent.

@@ -675,11 +675,11 @@ async fn an_idle_connection_gives_way_when_all_are_taken() {
     let server = Server::start(limits, ok_or_never).await;
     let mut busy = busy(&server).await;
     let mut longest = idle(&server).await;
-    sleep(milliseconds(5)).await;
+    sleep(milliseconds(100)).await;
     let mut shorter = idle(&server).await;
     longest.send(GET).await;
     longest.read_until("ok").await;
-    sleep(milliseconds(5)).await;
+    sleep(milliseconds(100)).await;
     // Now it is the other that was idle for longest.
     let _newcomer = idle(&server).await;
     shorter.is_closed().await;

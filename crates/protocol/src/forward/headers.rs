@@ -243,11 +243,12 @@ fn keep(headers: &mut HeaderMap, passes: impl Fn(&HeaderName) -> bool) {
     }
 }
 
-/// Whether `Connection` declares `name` to be for this hop only (RFC 9110 §7.6.1). What frames the
-/// message is not for it to take away.
+/// Whether `Connection` declares `name` to be for this hop only (RFC 9110 §7.6.1). What says how to
+/// read the body is not for it to take away.
 fn is_named_by_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
     *name != header::CONTENT_LENGTH
         && *name != header::CONTENT_TYPE
+        && *name != header::CONTENT_ENCODING
         && headers.get_all(header::CONNECTION).iter().any(|value| {
             let mut options = value.as_bytes().split(|byte| *byte == b',');
             options.any(|option| {

@@ -85,6 +85,7 @@ named! {
         Self::NothingThere => "nothing_there",
         Self::OldTransport => "old_transport",
         Self::NoTls => "no_tls",
+        Self::Untrusted => "untrusted_certificate",
         Self::WantsTls => "wants_tls",
         Self::NoMcp => "no_mcp",
         Self::Looped => "looped",

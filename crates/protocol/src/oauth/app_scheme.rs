@@ -227,9 +227,10 @@ impl AppScheme {
     pub fn is_reversed_domain(&self) -> bool {
         // No domain ends in one of these, and what begins like this is to be taken for a website.
         let looks_like_a_site = |first: &str| ["http", "https", "www"].contains(&first);
+        let is_whole = self.0.split('.').all(|label| !label.is_empty());
         self.0
             .split_once('.')
-            .is_some_and(|(first, _)| !looks_like_a_site(first))
+            .is_some_and(|(first, _)| is_whole && !looks_like_a_site(first))
     }
 }
 

@@ -88,7 +88,7 @@ pub fn prepare(mut plan: Plan) -> anyhow::Result<Prepared> {
                 None => PassphraseNotice::ToldBefore,
             };
             let reminder = format!(
-                "It was printed when this proxy was first started. Lost? Delete {} and start the \
+                "The passphrase was printed when this proxy was first started. Lost? Delete {} and start the \
                  proxy again: it then prints a new one, and what you approved stays.",
                 data_dir.join(passphrase::FILE_NAME).display()
             );

@@ -5,7 +5,7 @@ use super::key::{Key, Segment};
 /// Wrong keys, and the remedy for each.
 type Guesses = &'static [(&'static [&'static str], &'static str)];
 
-const BRIDGE: &str = "stdio needs a bridge: run the program behind one, such as `npx supergateway`, and write the address of that as url = \"http://127.0.0.1:8000/mcp\"";
+const BRIDGE: &str = "stdio needs a bridge: run the program behind one, as in `npx supergateway --stdio \"COMMAND\" --outputTransport streamableHttp --port 8000`, and write the address of that as url = \"http://127.0.0.1:8000/mcp\"";
 const TIMEOUT: &str = "write response_timeout = \"10m\", or another time, into [limits]";
 const CERTIFICATES: &str = "certificates are always checked; name those of an authority of your own with SSL_CERT_FILE in the environment";
 
@@ -40,7 +40,7 @@ const OF_AN_UPSTREAM: Guesses = &[
     ),
     (
         &["protocol", "transport", "type"],
-        "remove it: every MCP server is reached by Streamable HTTP; one that speaks over stdio, or the HTTP with SSE of 2024, needs a bridge such as `npx supergateway`",
+        "remove it: every MCP server is reached by Streamable HTTP; one that speaks over stdio, or the HTTP with SSE of 2024, needs a bridge, of which the README has one",
     ),
     (
         &[

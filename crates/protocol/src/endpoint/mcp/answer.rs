@@ -58,6 +58,8 @@ struct Sent<'a> {
     is_opening: bool,
     is_newer_by_header: bool,
     wants_stream: bool,
+    /// What the operator has to know of an answer that reaches the client.
+    alert: Option<UpstreamFailed>,
     method: Method,
     place: Option<Place>,
     is_resumed: bool,
@@ -80,11 +82,12 @@ pub(super) async fn exchange(
         named,
         is_opening,
         is_newer_by_header,
+        is_listening,
         wants_stream,
     } = call;
     // A client that resumes a stream does what its server asked for.
     let is_resumed = request.headers().contains_key(LAST_EVENT_ID);
-    let place = if headers::asks_for_stream(request.method(), request.headers()) {
+    let place = if is_listening {
         let rate = app.policy.limits.brief_streams_per_grant;
         let conversation = &permit.live().conversation;
         let wait = conversation
@@ -119,6 +122,7 @@ pub(super) async fn exchange(
         is_opening,
         is_newer_by_header,
         wants_stream,
+        alert: None,
         method,
         place,
         is_resumed,
@@ -257,6 +261,11 @@ impl Sent<'_> {
             && let Ok(message) = Message::read(text)
             && message.answers(id)
         {
+            if status == StatusCode::UNAUTHORIZED {
+                let upstream = &self.exchange.route.upstream;
+                let why = failure::of_answer(upstream, theirs, text, self.is_opening);
+                self.alert = why.map(|why| self.refused_credential(why));
+            }
             return Verdict::Pass(answer::status(
                 self.era,
                 asked.as_deref(),
@@ -332,10 +341,19 @@ impl Sent<'_> {
         if upstream_status.is_success() && !route.learnt.takes_credential.load(Ordering::Relaxed) {
             route.learnt.takes_credential.store(true, Ordering::Relaxed);
         }
-        app.journal.record(&Event::CallForwarded {
-            call: self.exchange.call(status, Some(upstream_status)),
-            era: self.era,
-            took: self.took,
+        let call = self.exchange.call(status, Some(upstream_status));
+        app.journal.record(&match self.alert {
+            Some(why) => Event::UpstreamFailed {
+                call,
+                why,
+                detail: None,
+                cause: None,
+            },
+            None => Event::CallForwarded {
+                call,
+                era: self.era,
+                took: self.took,
+            },
         });
         theirs.status = status;
         let named = theirs.headers.remove(MCP_SESSION_ID);

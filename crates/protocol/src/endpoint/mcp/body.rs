@@ -24,6 +24,8 @@ use crate::{
 /// Bytes of a body that are buffered to know what it is about. Refusals and answers to `initialize`
 /// are shorter.
 pub(super) const LONGEST: usize = 64 * 1024;
+/// Pieces in which such a body may come: each takes memory of its own, however short it is.
+const MOST_FRAMES: usize = 64;
 
 /// A body that begins with what was read of it.
 pub(super) struct Ahead {
@@ -131,6 +133,9 @@ impl http_body::Body for Passing {
             && let Some(data) = frame.data_ref()
         {
             heard.length = heard.length.saturating_add(data.len());
+            if heard.frames.len() == MOST_FRAMES {
+                heard.length = usize::MAX;
+            }
             if heard.length <= LONGEST {
                 heard.frames.push(data.clone());
             } else {

@@ -15,6 +15,7 @@ pub(super) fn of_error(error: &UpstreamError) -> Option<UpstreamFailed> {
     match error {
         UpstreamError::Unreachable(_) => Some(UpstreamFailed::Unreachable),
         UpstreamError::NoTls(_) => Some(UpstreamFailed::NoTls),
+        UpstreamError::Untrusted(_) => Some(UpstreamFailed::Untrusted),
         UpstreamError::TimedOut => Some(UpstreamFailed::TimedOut),
         UpstreamError::Broken(_) => Some(UpstreamFailed::Broken),
         UpstreamError::RequestBody(_) => None,
@@ -46,8 +47,9 @@ pub(super) fn of_answer(
         504 => UpstreamFailed::TimedOut,
         508 => UpstreamFailed::Looped,
         300..=399 if status != StatusCode::NOT_MODIFIED => UpstreamFailed::Redirected,
-        _ if is_page => UpstreamFailed::Page,
+        // Many frameworks have a page for that.
         404 | 405 if is_opening && !is_rpc_error(text) => UpstreamFailed::NothingThere,
+        _ if is_page => UpstreamFailed::Page,
         500..=599 => UpstreamFailed::ServerError,
         _ if is_passed_on(status) => return None,
         _ => UpstreamFailed::Nonsense,

@@ -28,9 +28,9 @@ use crate::{
     },
     journal::{CallRefused, Event},
     mcp::{
-        era::{self, Signs},
+        era::{self, LISTEN, Signs},
         message::{Message, NotRead},
-        repeated,
+        repeated::{self, Contradiction},
         revision::{Era, Revision},
         session::Session,
     },
@@ -40,7 +40,7 @@ use crate::{
 /// A request that may go to its upstream.
 pub(super) struct Call {
     pub(super) request: Request<Body>,
-    /// The whole body, if it was read.
+    /// The whole body, if it was read and is short. A long one is let go as the upstream takes it.
     pub(super) read: Option<Bytes>,
     pub(super) era: Era,
     /// The session that the request is in.
@@ -51,6 +51,8 @@ pub(super) struct Call {
     pub(super) is_opening: bool,
     /// Whether only the version header says that it is of the newer era.
     pub(super) is_newer_by_header: bool,
+    /// Whether the answer is one of the streams whose number is limited.
+    pub(super) is_listening: bool,
     /// Whether the client asks for a stream and takes nothing else.
     pub(super) wants_stream: bool,
 }
@@ -95,6 +97,9 @@ pub(super) async fn prepare(
     let message = match read.as_deref().map(Message::read) {
         Some(Ok(message)) => Some(message),
         Some(Err(NotRead::Twice)) => return Err(CallRefused::MemberTwice.into()),
+        Some(Err(NotRead::NoMessage | NotRead::Batch)) if names_a_message(&parts.headers) => {
+            return Err(CallRefused::Contradiction(Contradiction::Method).into());
+        }
         Some(Err(NotRead::NoMessage | NotRead::Batch)) | None => None,
     };
     if let Some(message) = &message {
@@ -124,6 +129,8 @@ pub(super) async fn prepare(
         };
         signs.era()
     };
+    let is_listening = headers::asks_for_stream(&parts.method, &parts.headers)
+        || message.as_ref().is_some_and(|it| it.is_for(LISTEN));
     let wants_stream = parts.method == Method::GET && headers::takes_event_stream(&parts.headers);
     let proxies = headers::proxies_before_upstream(&parts.headers, &app.proxy_name);
     headers::keep_for_upstream(&mut parts.headers, |name| upstream.headers.passes(name));
@@ -154,12 +161,13 @@ pub(super) async fn prepare(
     parts.extensions = Extensions::new();
     Ok(Call {
         request: Request::from_parts(parts, body),
-        read,
+        read: read.filter(|body| body.len() <= LONGEST),
         era,
         session,
         named,
         is_opening,
         is_newer_by_header: era == Era::Modern && !is_modern,
+        is_listening,
         wants_stream,
     })
 }
@@ -188,8 +196,23 @@ fn has_sessions(method: &Method) -> bool {
 fn is_open_question(parts: &Parts, session: Option<&Session>) -> bool {
     let headers = &parts.headers;
     parts.method == Method::POST
-        && !headers.contains_key(header::CONTENT_ENCODING)
-        && (session.is_none() || headers.contains_key(MCP_METHOD) || headers.contains_key(MCP_NAME))
+        && !is_encoded(headers)
+        && (session.is_none() || names_a_message(headers))
+}
+
+/// Whether headers say which message the body is.
+fn names_a_message(headers: &HeaderMap) -> bool {
+    headers.contains_key(MCP_METHOD) || headers.contains_key(MCP_NAME)
+}
+
+/// Whether a body is compressed, or encoded otherwise. `identity` is no encoding (RFC 9110 §12.5.3).
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut members = encodings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    members.any(|member| {
+        let member = member.trim_ascii();
+        !member.is_empty() && !member.eq_ignore_ascii_case(b"identity")
+    })
 }
 
 /// Reads the subject of a request that will be refused, so that the error carries its id.

@@ -258,7 +258,7 @@ impl<'a> Asker<'a> {
                     .unwrap_or_default()
                     .then_some(UpstreamFailed::WantsTls)
             }
-            UpstreamFailed::NothingThere | UpstreamFailed::Page if is_missing => {
+            UpstreamFailed::NothingThere if is_missing => {
                 let is_old = within(self.clock, LOOK, self.finds_transport_of_2024()).await;
                 is_old
                     .unwrap_or_default()
@@ -293,7 +293,8 @@ impl<'a> Asker<'a> {
         };
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = address;
-        self.way.ask(Question(request)).await.is_ok()
+        let answer = self.way.ask(Question(request)).await;
+        matches!(answer, Ok(_) | Err(UpstreamError::Untrusted(_)))
     }
 
     /// Calls a method. A redirect is followed as one of a call is.

@@ -237,6 +237,12 @@ pub(crate) fn upstream_failed(
             "does not speak TLS; the operator of the proxy has to try http:// in the `url` of the server"
                 .into(),
         ),
+        UpstreamFailed::Untrusted => (
+            bad_gateway,
+            "has a certificate that the proxy does not trust; the operator of the proxy finds the reason in \
+             its log"
+                .into(),
+        ),
         UpstreamFailed::WantsTls => (
             bad_gateway,
             "speaks TLS; the operator of the proxy has to write https:// in the `url` of the server"
