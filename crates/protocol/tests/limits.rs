@@ -389,10 +389,13 @@ async fn open(client: &McpClient, tokens: &Tokens, ask: &Ask, is_stream: bool) -
             header::AUTHORIZATION,
             format!("Bearer {}", tokens.access_token),
         );
+    let mut body = "";
+    if matches!(ask, Ask::Listen | Ask::ListenUnsaid) {
+        request = request.header("mcp-protocol-version", "2026-07-28");
+        body = r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen"}"#;
+    }
     if matches!(ask, Ask::Listen) {
-        request = request
-            .header("mcp-protocol-version", "2026-07-28")
-            .header("mcp-method", "subscriptions/listen");
+        request = request.header("mcp-method", "subscriptions/listen");
     }
     let content_type = if is_stream {
         "text/event-stream"
@@ -407,13 +410,15 @@ async fn open(client: &McpClient, tokens: &Tokens, ask: &Ask, is_stream: bool) -
             >()))
             .unwrap(),
     );
-    let request = request.body(Body::empty()).unwrap();
+    let request = request.body(Body::from(body)).unwrap();
     server.front.answer(request, HOME).await
 }
 
 enum Ask {
     Get,
     Listen,
+    /// No header says so.
+    ListenUnsaid,
     Call,
 }
 
@@ -430,7 +435,7 @@ async fn a_grant_has_sixteen_streams_open_at_one_time() {
         assert_eq!(stream.status(), 200);
         streams.push(stream);
     }
-    for ask in [Ask::Get, Ask::Listen] {
+    for ask in [Ask::Get, Ask::Listen, Ask::ListenUnsaid] {
         let received = server.upstream.received().len();
         let refused = open(&client, &tokens, &ask, true).await;
         assert_eq!(refused.status(), 429);

@@ -583,6 +583,53 @@ async fn a_header_that_contradicts_the_body_is_refused_in_both_eras() {
     assert!(!server.journal.all().join("\n").contains("tools/call"));
 }
 
+/// What headers say of a body has to be read in it, whatever else they say of it.
+#[tokio::test]
+async fn headers_that_name_a_message_stand_beside_one_that_is_read() {
+    const CALL: &str = r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"x"}}"#;
+    let client = Conversation::at(&TestServer::new()).await;
+    let server = client.server();
+    let bom = format!("\u{feff}{LIST}");
+    let batch = format!("[{LIST}]");
+    for (body, headers, status) in [
+        (LIST, &[][..], 200),
+        (CALL, &[], 400),
+        (&bom, &[], 400),
+        (&batch, &[], 400),
+        ("tools/list", &[], 400),
+        (LIST, &[("content-encoding", "identity")], 200),
+        (CALL, &[("content-encoding", "identity")], 400),
+        (CALL, &[("content-encoding", "")], 400),
+        (CALL, &[("content-encoding", " , Identity")], 400),
+        // What is compressed nobody reads on the way, and the server hears that it is.
+        (
+            CALL,
+            &[
+                ("content-encoding", "gzip"),
+                ("connection", "content-encoding"),
+            ],
+            200,
+        ),
+    ] {
+        let mut request = client.client.call_request(&client.tokens);
+        *request.body_mut() = Body::from(body.to_owned());
+        for (name, value) in [("mcp-method", "tools/list")].iter().chain(headers) {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let before = server.upstream.received().len();
+        let _ = server.send(request).await.expect(status);
+        let received = server.upstream.received();
+        assert_eq!(
+            received.len() - before,
+            usize::from(status == 200),
+            "{body}"
+        );
+        if headers.len() == 2 {
+            assert_eq!(received[before].headers()["content-encoding"], "gzip");
+        }
+    }
+}
+
 /// A member that decides is there once: the upstream may go by the other one.
 #[tokio::test]
 async fn a_body_that_says_two_things_is_refused() {

@@ -125,6 +125,9 @@ async fn an_answer_to_the_request_reaches_the_client_whatever_its_status() {
             "{told}"
         );
     }
+    // What is wrong with the credential is the operator's to know all the same.
+    let _ = caller.hears(READ, json(401, ANSWER)).await.expect(200);
+    assert!(caller.last_event().contains("why: CredentialRefused"));
     // A result is an answer too, and an id may be written in another way.
     let heard = caller
         .hears(&READ.replace('7', "7.0"), json(500, RESULT))
