@@ -11,7 +11,7 @@ use protocol::{
         identifiers::Issuer,
     },
     ports::Timestamp,
-    token::{Keys, PresentedRefreshToken},
+    token::{Keys, Maker, PresentedRefreshToken},
 };
 
 #[derive(Arbitrary, Debug)]
@@ -29,6 +29,7 @@ struct Input {
 thread_local! {
     static KEYS: Keys = Keys::derive(
         &[7; 32],
+        [],
         &Issuer::parse("https://gw.example").expect("an issuer"),
     );
 }
@@ -38,21 +39,30 @@ fn check(keys: &Keys, text: &str) {
     if let Some(token) = keys.recognise_access_token(text) {
         assert_eq!(text, keys.access_token(&token));
     }
-    if keys.is_authorization_code(text) {
+    if keys.recognise_authorization_code(text).is_some() {
         let bytes = BASE64URL_NOPAD
             .decode(&text.as_bytes()[5..])
             .expect("base64url");
-        let transaction = bytes.first_chunk().expect("16 bytes name the transaction");
-        assert_eq!(text, keys.authorization_code(transaction));
+        let transaction = bytes[4..]
+            .first_chunk()
+            .expect("16 bytes name the transaction");
+        let made = keys.authorization_code(Maker::named(keys.first()), transaction);
+        assert_eq!(made.as_deref(), Some(text));
     }
     if let Some(token) = PresentedRefreshToken::parse(text) {
         let bytes = BASE64URL_NOPAD
             .decode(&text.as_bytes()[5..])
             .expect("base64url");
-        assert_eq!(bytes.len(), 52);
+        let unnamed = match bytes.len() {
+            52 => &bytes[..],
+            length => {
+                assert_eq!(length, 56);
+                &bytes[4..]
+            }
+        };
         assert_eq!(format!("mopr_{}", BASE64URL_NOPAD.encode(&bytes)), text);
-        assert_eq!(bytes[..16], token.family.0);
-        assert_eq!(bytes[16..20], token.generation.to_be_bytes());
+        assert_eq!(unnamed[..16], token.family.0);
+        assert_eq!(unnamed[16..20], token.generation.to_be_bytes());
     }
 }
 
@@ -65,9 +75,13 @@ fuzz_target!(|input: Input| KEYS.with(|keys| judge(|| {
     };
     let access_token = keys.access_token(&token);
     assert_eq!(keys.recognise_access_token(&access_token), Some(token));
-    let code = keys.authorization_code(&input.family);
-    assert!(keys.is_authorization_code(&code));
-    let refresh_token = keys.refresh_token(family, input.generation, &input.salt);
+    let maker = Maker::named(keys.first());
+    let code = keys
+        .authorization_code(maker, &input.family)
+        .expect("our own key");
+    assert!(keys.recognise_authorization_code(&code).is_some());
+    let refresh_token = keys.refresh_token(maker, family, input.generation, &input.salt);
+    let refresh_token = refresh_token.expect("our own key");
     let read = PresentedRefreshToken::parse(&refresh_token).expect("our own refresh token");
     assert_eq!((read.family, read.generation), (family, input.generation));
 
@@ -85,7 +99,7 @@ fuzz_target!(|input: Input| KEYS.with(|keys| judge(|| {
                 assert_eq!(keys.recognise_access_token(&changed), None);
             }
             if changed != code {
-                assert!(!keys.is_authorization_code(&changed));
+                assert!(keys.recognise_authorization_code(&changed).is_none());
             }
         }
         if !input.appended.is_empty() {

@@ -223,6 +223,8 @@ mod tests {
             rotated_with: None,
             access_used: false,
             salt: [0; 16],
+            key: None,
+            key_before: None,
             idle_expires_at: Timestamp(9),
             absolute_expires_at: Timestamp(9),
             revoked,

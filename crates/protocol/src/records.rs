@@ -27,7 +27,7 @@ use crate::{
         identifiers::ClientId,
     },
     ports::{Store, StoreError, Timestamp},
-    token,
+    token::{self, KeyFingerprint},
 };
 
 /// The version of the form in which records are written. Newer ones are not read.
@@ -90,10 +90,19 @@ pub struct StoredSession {
     pub opened_at: Timestamp,
 }
 
-/// The fingerprints of the keys that the records of a store were made with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The keys that the records of a store were made with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MadeWith {
-    pub keys: Vec<String>,
+    pub keys: Vec<MarkedKey>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarkedKey {
+    pub fingerprint: KeyFingerprint,
+    /// When another key became the one that makes. Absent while this one does.
+    #[serde(default)]
+    pub made_until: Option<Timestamp>,
 }
 
 /// How late it is at least.
@@ -201,7 +210,11 @@ impl Record for Decision {
 
 impl Record for MadeWith {
     fn without_envelope(value: &[u8]) -> Option<Self> {
-        let key = str::from_utf8(value).ok()?.to_owned();
+        let fingerprint = str::from_utf8(value).ok()?.to_owned().try_into().ok()?;
+        let key = MarkedKey {
+            fingerprint,
+            made_until: None,
+        };
         Some(Self { keys: vec![key] })
     }
 }

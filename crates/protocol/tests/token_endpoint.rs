@@ -15,7 +15,7 @@ use http::{Method, header};
 use protocol::{
     oauth::identifiers::Issuer,
     records::Records,
-    token::{Keys, PresentedRefreshToken},
+    token::{Keys, Maker, PresentedRefreshToken},
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -970,8 +970,9 @@ async fn what_must_not_be_guessed_is_random_in_every_byte() {
         let grant = Records(&*server.store).grant(family).await.unwrap();
         let parts = [
             &page_cookie[..],
-            &known_browser[..16],
-            &transaction[..16],
+            // Behind the name of the key.
+            &known_browser[4..20],
+            &transaction[4..20],
             &family.0,
             &grant.unwrap().record.salt,
         ];
@@ -1000,9 +1001,11 @@ async fn who_has_the_key_but_not_the_salt_makes_no_refresh_token() {
         .family;
     let read = Records(&*server.store).grant(family).await.unwrap();
     let salt = read.unwrap().record.salt;
-    let keys = Keys::derive(&[7; 32], &Issuer::parse(ISSUER).unwrap());
+    let keys = Keys::derive(&[7; 32], [], &Issuer::parse(ISSUER).unwrap());
     let made_with = |salt: [u8; 16]| Tokens {
-        refresh_token: keys.refresh_token(family, 1, &salt),
+        refresh_token: keys
+            .refresh_token(Maker::named(keys.first()), family, 1, &salt)
+            .unwrap(),
         ..tokens.clone()
     };
     assert_eq!(made_with(salt), tokens);
@@ -1119,7 +1122,7 @@ async fn no_secret_is_stored_logged_or_told_to_anybody_but_its_owner() {
     // also shows that the search above would find something.
     let family = BASE64_URL_SAFE_NO_PAD
         .decode(first.refresh_token.strip_prefix("mopr_").unwrap())
-        .unwrap()[..16]
+        .unwrap()[4..20]
         .to_vec();
     let name = BASE64_URL_SAFE_NO_PAD.encode(&family);
     let hex = hex(&family);

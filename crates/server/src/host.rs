@@ -89,15 +89,15 @@ async fn serve(
     let Prepared {
         mut policy,
         settings,
-        master_key,
+        keys,
         key_place,
         ..
     } = prepared;
     let mut signals = Signals::new()?;
     let store = Arc::new(open_store(&settings).await?);
-    marks::check_key(&*store, &master_key, key_place).await?;
     let clock = Arc::new(SystemClock::new());
     marks::recall_time(&*store, &clock).await?;
+    marks::check_keys(&*store, &keys, key_place, clock.now()).await?;
     recall_addresses(&store, &mut policy)
         .await
         .context("the earlier meaning of the addresses could not be read")?;
@@ -131,7 +131,8 @@ async fn serve(
         upstream: Arc::new(upstreams),
     };
     let journal = Journal::new(vec![Box::new(Logs), Box::new(Arc::clone(&metrics))]);
-    let app = App::new(policy, master_key.as_bytes(), ports, journal);
+    let keys = keys.derive(&policy.issuer);
+    let app = App::new(policy, keys, ports, journal);
     let front = Front::new(app.clone());
 
     let stop = CancellationToken::new();

@@ -1,13 +1,19 @@
-//! The master key of this deployment: a file that is made at the first start and then kept, unless
-//! the configuration says where it is. Why which file is taken is in docs/decisions/key-file.md.
+//! The master keys of this deployment: a file that is made at the first start and then kept, unless
+//! the configuration says where it is. Why which file is taken is in docs/decisions/key-file.md, and
+//! why it may have several keys in docs/decisions/key-ring.md.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use protocol::ports::Entropy;
+use protocol::{
+    oauth::identifiers::Issuer,
+    ports::Entropy,
+    token::{KeyFingerprint, KeyId, Keys},
+};
 use secrecy::{ExposeSecret, SecretBox};
 
 use crate::private_file::{PrivateFile, PrivateFileError};
@@ -18,15 +24,13 @@ pub const FILE_NAME: &str = "key";
 /// What a key file begins with, so that a later format can be told apart.
 const PREFIX: &str = "mcp-oauth-proxy-key-1:";
 
-/// The key that every token is made with and every sealed secret is sealed with. `Debug` does
-/// not show it.
+/// A key that tokens are made with and secrets are sealed with. `Debug` does not show it.
 #[derive(Debug)]
 pub struct MasterKey(SecretBox<[u8; 32]>);
 
 impl MasterKey {
-    /// Reads the line that a key file has.
-    pub fn parse(text: &str) -> Result<Self, NotAKey> {
-        let line = text.strip_suffix('\n').unwrap_or(text);
+    /// Reads one line of a key file.
+    fn parse(line: &str) -> Result<Self, NotAKey> {
         let bytes: [u8; 32] = line
             .strip_prefix(PREFIX)
             .and_then(|encoded| BASE64_URL_SAFE_NO_PAD.decode(encoded).ok())
@@ -38,8 +42,74 @@ impl MasterKey {
         Ok(Self(SecretBox::new(Box::new(bytes))))
     }
 
+    fn generate(entropy: &dyn Entropy) -> Self {
+        let mut bytes = [0; 32];
+        entropy.fill(&mut bytes);
+        Self(SecretBox::new(Box::new(bytes)))
+    }
+
     pub fn as_bytes(&self) -> &[u8; 32] {
         self.0.expose_secret()
+    }
+
+    pub fn fingerprint(&self) -> KeyFingerprint {
+        KeyFingerprint::of(self.as_bytes())
+    }
+
+    /// Its name, which is no secret.
+    pub fn id(&self) -> KeyId {
+        self.fingerprint().id()
+    }
+}
+
+/// The keys of a key file, one in each line. The first makes; each recognises and opens what it made.
+#[derive(Debug)]
+pub struct KeyRing {
+    first: MasterKey,
+    others: Vec<MasterKey>,
+}
+
+impl KeyRing {
+    /// Reads the lines of a key file.
+    pub fn parse(text: &str) -> Result<Self, NotAKey> {
+        let lines = text.strip_suffix('\n').unwrap_or(text);
+        let mut keys = lines
+            .split('\n')
+            .map(MasterKey::parse)
+            .collect::<Result<Vec<_>, _>>()?;
+        let ids: BTreeSet<KeyId> = keys.iter().map(MasterKey::id).collect();
+        if ids.len() < keys.len() {
+            return Err(NotAKey::Twice);
+        }
+        Ok(Self {
+            first: keys.remove(0),
+            others: keys,
+        })
+    }
+
+    /// The key that makes.
+    pub fn first(&self) -> &MasterKey {
+        &self.first
+    }
+
+    /// Every key, the one that makes first.
+    pub fn all(&self) -> impl Iterator<Item = &MasterKey> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// What the deployment at `issuer` derives from them.
+    pub fn derive(&self, issuer: &Issuer) -> Keys {
+        let others = self.others.iter().map(MasterKey::as_bytes);
+        Keys::derive(self.first.as_bytes(), others, issuer)
+    }
+
+    /// The lines of a key file.
+    fn to_text(&self) -> String {
+        let line = |key: &MasterKey| {
+            let encoded = BASE64_URL_SAFE_NO_PAD.encode(key.as_bytes());
+            format!("{PREFIX}{encoded}\n")
+        };
+        self.all().map(line).collect()
     }
 }
 
@@ -50,6 +120,8 @@ pub enum NotAKey {
     Format,
     #[error("holds a placeholder, not a random key")]
     Placeholder,
+    #[error("has one key twice")]
+    Twice,
 }
 
 /// Why the key file cannot be used.
@@ -77,42 +149,51 @@ impl KeyFileError {
                 path,
                 reason: NotAKey::Placeholder,
             } => format!("remove {} to have a random key made", path.display()),
+            Self::NotAKey {
+                path,
+                reason: NotAKey::Twice,
+            } => format!("remove one of its two lines from {}", path.display()),
         }
     }
 }
 
-/// Takes the master key from `data_dir`, and makes both if this is the first start. Processes
+/// Takes the master keys from `data_dir`, and makes both if this is the first start. Processes
 /// that start at the same time get the same key.
-pub fn load_or_create(data_dir: &Path, entropy: &dyn Entropy) -> Result<MasterKey, KeyFileError> {
-    let path = data_dir.join(FILE_NAME);
-    let otherwise = format!(
-        "write key = {{ file = {:?} }} into the configuration, which takes it as it is",
-        path.display().to_string()
-    );
-    let file = PrivateFile::new("the key file", path, otherwise);
-    if let Some(key) = load(&file)? {
-        return Ok(key);
+pub fn load_or_create(data_dir: &Path, entropy: &dyn Entropy) -> Result<KeyRing, KeyFileError> {
+    let file = key_file(data_dir);
+    if let Some(keys) = load(&file)? {
+        return Ok(keys);
     }
-    let mut bytes = [0; 32];
-    entropy.fill(&mut bytes);
-    let text = format!("{PREFIX}{}\n", BASE64_URL_SAFE_NO_PAD.encode(bytes));
-    if file.create(&text, entropy)? {
-        return Ok(MasterKey(SecretBox::new(Box::new(bytes))));
+    let made = KeyRing {
+        first: MasterKey::generate(entropy),
+        others: Vec::new(),
+    };
+    if file.create(&made.to_text(), entropy)? {
+        return Ok(made);
     }
     // Another process was first: its key is the key.
     load(&file)?.ok_or_else(|| file.unwritable(io::ErrorKind::NotFound.into()).into())
 }
 
+fn key_file(data_dir: &Path) -> PrivateFile {
+    let path = data_dir.join(FILE_NAME);
+    let otherwise = format!(
+        "write key = {{ file = {:?} }} into the configuration, which takes it as it is",
+        path.display().to_string()
+    );
+    PrivateFile::new("the key file", path, otherwise)
+}
+
 /// `None`: there is no key file.
-fn load(file: &PrivateFile) -> Result<Option<MasterKey>, KeyFileError> {
+fn load(file: &PrivateFile) -> Result<Option<KeyRing>, KeyFileError> {
     let Some(text) = file.read()? else {
         return Ok(None);
     };
-    let key = MasterKey::parse(&text).map_err(|reason| KeyFileError::NotAKey {
+    let keys = KeyRing::parse(&text).map_err(|reason| KeyFileError::NotAKey {
         path: file.path().to_owned(),
         reason,
     })?;
-    Ok(Some(key))
+    Ok(Some(keys))
 }
 
 #[cfg(test)]
@@ -155,7 +236,7 @@ mod tests {
         let made = load_or_create(&data_dir, &SystemEntropy).unwrap();
         let found = load_or_create(&data_dir, &SystemEntropy).unwrap();
 
-        assert_eq!(made.as_bytes(), found.as_bytes());
+        assert_eq!(made.first().as_bytes(), found.first().as_bytes());
         assert_eq!(mode(&data_dir), 0o700);
         assert_eq!(mode(&data_dir.join(FILE_NAME)), 0o600);
         let names: Vec<_> = fs::read_dir(&data_dir)
@@ -171,9 +252,11 @@ mod tests {
         assert_ne!(
             load_or_create(one.path(), &SystemEntropy)
                 .unwrap()
+                .first()
                 .as_bytes(),
             load_or_create(other.path(), &SystemEntropy)
                 .unwrap()
+                .first()
                 .as_bytes(),
         );
     }
@@ -187,6 +270,7 @@ mod tests {
                 together.wait();
                 *load_or_create(directory.path(), &SystemEntropy)
                     .unwrap()
+                    .first()
                     .as_bytes()
             };
             let keys: Vec<[u8; 32]> = std::thread::scope(|scope| {
@@ -257,6 +341,24 @@ mod tests {
             let error = load_or_create(directory.path(), &SystemEntropy).unwrap_err();
             assert!(is_no_key(&error, NotAKey::Placeholder), "{error}");
         }
+    }
+
+    #[test]
+    fn a_key_file_may_have_several_keys_and_the_first_makes() {
+        let line = |byte| {
+            let bytes = BASE64_URL_SAFE_NO_PAD.encode([byte, 2].repeat(16));
+            format!("{PREFIX}{bytes}\n")
+        };
+        let text = line(1) + &line(3) + &line(5);
+        let keys = KeyRing::parse(&text).unwrap();
+        let first: Vec<u8> = keys.all().map(|key| key.as_bytes()[0]).collect();
+        assert_eq!(first, [1, 3, 5]);
+        assert_eq!(keys.first().as_bytes()[0], 1);
+        assert_eq!(keys.to_text(), text);
+        let twice = line(1) + &line(3) + &line(1);
+        assert_eq!(KeyRing::parse(&twice).unwrap_err(), NotAKey::Twice);
+        let gap = line(1) + "\n" + &line(3);
+        assert_eq!(KeyRing::parse(&gap).unwrap_err(), NotAKey::Format);
     }
 
     #[test]

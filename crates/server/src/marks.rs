@@ -1,60 +1,94 @@
-//! What a deployment writes down about itself, beside the records: which key it has, and how late
+//! What a deployment writes down about itself, beside the records: which keys it has, and how late
 //! it is.
 
 use anyhow::Context;
 use protocol::{
-    ports::{Clock, Store},
-    records::{LatestTime, MadeWith, ReadError, Records},
-    token::fingerprint,
+    ports::{Clock, Store, Timestamp},
+    records::{LatestTime, MadeWith, MarkedKey, ReadError, Records},
+    token::{KeyFingerprint, KeyId},
 };
 
-use crate::{key_file::MasterKey, system::SystemClock};
+use crate::{key_file::KeyRing, system::SystemClock};
 
-/// The store was made with another key than the one that is at `place`.
+/// How often a write that lost a race against another start is tried again.
+const MOST_TRIES: usize = 64;
+
+/// The store was made with a key that is not among those at `place`.
 #[derive(Debug, thiserror::Error)]
 #[error("the store belongs to another key than the one {place}")]
 pub(crate) struct ForeignKey {
     /// `in data/key`
     place: String,
+    missing: KeyId,
 }
 
 impl ForeignKey {
     /// What to do about it.
     pub(crate) fn hint(&self) -> String {
         format!(
-            "several processes on one store need the same key: copy that of the first process to \
-             where this one looks, {}, or name one with `key` in the configuration of each. A \
-             process alone needs the key that it had, and a key file is made anew when it is \
-             missing: restore it, or begin with an empty store, which ends every connection",
-            self.place
+            "the key that is missing is called {}. Several processes on one store need the same key \
+             file: copy that of the first process to where this one looks, {}, or name one with `key` \
+             in the configuration of each. A process alone needs the keys that it had, and a key file \
+             is made anew when it is missing: restore it, or begin with an empty store, which ends \
+             every connection",
+            self.missing, self.place
         )
     }
 }
 
-/// Makes sure that the records were made with `key`, which is at `place`; the first key is the
-/// store's for ever. With another key no token would be valid, and every client would take its
-/// grant for ended.
-pub(crate) async fn check_key(
+/// Makes sure that `keys`, which are at `place`, has every key that the records were made with, and
+/// writes down which one makes from now on. Without one of them its tokens would not be
+/// valid, and their clients would take their grants for ended.
+pub(crate) async fn check_keys(
     store: &dyn Store,
-    key: &MasterKey,
+    keys: &KeyRing,
     place: String,
+    now: Timestamp,
 ) -> anyhow::Result<()> {
-    let mark = fingerprint(&[b"key check", key.as_bytes().as_slice()].concat());
-    let unknown = "it is not known which key the store belongs to";
+    let unknown = "it is not known which keys the store belongs to";
     let records = Records(store);
-    let mut found = records.made_with().await.context(unknown)?;
-    if found.is_none() {
-        let keys = vec![mark.clone()];
-        let first = records.write_made_with(None, &MadeWith { keys }).await;
-        if first.context(unknown)? {
+    for _ in 0..MOST_TRIES {
+        let read = records.made_with().await.context(unknown)?;
+        let known = read.as_ref().map(|read| read.record.clone());
+        let known = known.unwrap_or_default();
+        let is_here =
+            |mark: &MarkedKey| keys.all().any(|key| key.fingerprint() == mark.fingerprint);
+        if let Some(mark) = known.keys.iter().find(|mark| !is_here(mark)) {
+            return Err(ForeignKey {
+                place,
+                missing: mark.fingerprint.id(),
+            }
+            .into());
+        }
+        let marked = with_first(known.clone(), keys.first().fingerprint(), now);
+        if marked == known {
             return Ok(());
         }
-        found = records.made_with().await.context(unknown)?;
+        let seen = read.as_ref().map(|read| &read.seen);
+        let written = records.write_made_with(seen, &marked).await;
+        if written.context(unknown)? {
+            return Ok(());
+        }
     }
-    if found.is_none_or(|found| found.record.keys != [mark]) {
-        return Err(ForeignKey { place }.into());
+    anyhow::bail!("{unknown}: other processes change that at every try")
+}
+
+/// The marks once the key of that fingerprint makes.
+fn with_first(mut marks: MadeWith, first: KeyFingerprint, now: Timestamp) -> MadeWith {
+    if marks.keys.iter().all(|mark| mark.fingerprint != first) {
+        marks.keys.push(MarkedKey {
+            fingerprint: first,
+            made_until: None,
+        });
     }
-    Ok(())
+    for mark in &mut marks.keys {
+        mark.made_until = match mark.made_until {
+            _ if mark.fingerprint == first => None,
+            None => Some(now),
+            since => since,
+        };
+    }
+    marks
 }
 
 /// Holds `clock` to the latest time that was written down.
@@ -84,33 +118,62 @@ pub(crate) async fn mark_time(store: &dyn Store, clock: &SystemClock) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
     use protocol::memory::MemoryStore;
-    use tempfile::TempDir;
 
     use super::*;
-    use crate::{key_file::load_or_create, system::SystemEntropy};
 
-    fn new_key() -> MasterKey {
-        let directory = TempDir::new().unwrap();
-        load_or_create(directory.path(), &SystemEntropy).unwrap()
+    /// The text of a key file with these keys.
+    fn ring(bytes: &[u8]) -> KeyRing {
+        let lines = bytes.iter().map(|byte| {
+            let key = BASE64_URL_SAFE_NO_PAD.encode([*byte, 2].repeat(16));
+            format!("mcp-oauth-proxy-key-1:{key}\n")
+        });
+        KeyRing::parse(&lines.collect::<String>()).unwrap()
     }
 
     #[tokio::test]
-    async fn a_store_is_opened_with_its_own_key_only() {
+    async fn a_store_is_opened_with_every_key_that_made_something_in_it_only() {
         let store = MemoryStore::default();
-        let [own, other] = [new_key(), new_key()];
-        let check = |key| check_key(&store, key, "in data/key".to_owned());
-        check(&own).await.unwrap();
-        check(&own).await.unwrap();
-        let refusal = check(&other).await.unwrap_err();
+        let check = async |keys: &[u8]| {
+            let (place, now) = ("in data/key".to_owned(), Timestamp(5));
+            check_keys(&store, &ring(keys), place, now).await
+        };
+        check(&[1]).await.unwrap();
+        check(&[1]).await.unwrap();
+        let refusal = check(&[3]).await.unwrap_err();
         assert_eq!(
             refusal.to_string(),
             "the store belongs to another key than the one in data/key"
         );
-        // What an operator of two processes has to do.
+        // What an operator of two processes has to do, and which key it is.
         let hint = refusal.downcast::<ForeignKey>().unwrap().hint();
         assert!(hint.contains("copy that of the first process"), "{hint}");
-        check(&own).await.unwrap();
+        let missing = ring(&[1]).first().id().to_string();
+        assert!(hint.contains(&missing), "{hint}");
+
+        // A rotation: the old key has to stay, and a key that never made anything does not.
+        check(&[5, 1, 3]).await.unwrap();
+        for keys in [&[5][..], &[1], &[3]] {
+            check(keys).await.unwrap_err();
+        }
+        check(&[5, 1]).await.unwrap();
+        let read = Records(&store).made_with().await.unwrap().unwrap();
+        let made_until = read.record.keys.iter().map(|key| key.made_until);
+        assert!(made_until.eq([Some(Timestamp(5)), None]));
+    }
+
+    #[tokio::test]
+    async fn the_mark_of_0_1_0_is_read() {
+        let store = MemoryStore::default();
+        let fingerprint = String::from(ring(&[1]).first().fingerprint());
+        let later = Timestamp(i64::MAX);
+        let inserted = store.insert("mark/key", fingerprint.into(), later).await;
+        assert!(inserted.unwrap());
+        let check =
+            async |keys: &[u8]| check_keys(&store, &ring(keys), String::new(), Timestamp(5)).await;
+        check(&[3]).await.unwrap_err();
+        check(&[3, 1]).await.unwrap();
     }
 
     #[tokio::test]

@@ -180,7 +180,7 @@ fn check_warns_of_a_data_directory_that_others_can_write() {
 #[test]
 fn the_key_can_come_from_elsewhere() {
     let directory = empty_directory();
-    let made = prepare_in(&directory, load("", &[]).unwrap()).master_key;
+    let made = prepare_in(&directory, load("", &[]).unwrap()).keys;
     let file = directory.path().join("data/key");
     let text = fs::read_to_string(&file).unwrap();
     let elsewhere = directory.path().join("secret");
@@ -195,7 +195,7 @@ fn the_key_can_come_from_elsewhere() {
     ] {
         let plan = load(config, variables).unwrap();
         let prepared = prepare_in(&directory, plan);
-        assert_eq!(prepared.master_key.as_bytes(), made.as_bytes());
+        assert_eq!(prepared.keys.first().as_bytes(), made.first().as_bytes());
     }
     assert_eq!(fs::read_to_string(&file).unwrap(), "none");
 
@@ -507,7 +507,10 @@ fn the_first_start_tells_the_passphrase_and_later_ones_how_to_get_a_new_one() {
     let second = prepare_in(&directory, load("", &[]).unwrap());
     assert!(matches!(second.passphrase, PassphraseNotice::ToldBefore));
     assert!(second.policy.sign_in.is_proved_by(passphrase));
-    assert_eq!(first.master_key.as_bytes(), second.master_key.as_bytes());
+    assert_eq!(
+        first.keys.first().as_bytes(),
+        second.keys.first().as_bytes()
+    );
     insta::assert_snapshot!(shown(&directory, &second), @"
     mcp-oauth-proxy <version> listens on 127.0.0.1:8080
       configuration  <file>

@@ -18,7 +18,7 @@ use secrecy::SecretString;
 use server::{
     cli::serve::{self, PassphraseNotice, Prepared},
     config::{self, Config, Environment, Plan, Settings, StoreKind},
-    key_file::MasterKey,
+    key_file::KeyRing,
     passphrase::Generated,
 };
 
@@ -40,12 +40,12 @@ macro_rules! none_has {
 
 none_has!(
     fmt::Display: CodeVerifier, Presented, PresentedRefreshToken, CodeExchange<'static>,
-    Credential, SignIn, Keys, MasterKey, Generated, SecretString, PassphraseNotice, StoreKind,
+    Credential, SignIn, Keys, KeyRing, Generated, SecretString, PassphraseNotice, StoreKind,
     Environment, Config, Plan, Settings, Policy, Prepared,
 );
 none_has!(
     serde::Serialize: CodeVerifier, Presented, PresentedRefreshToken, CodeExchange<'static>,
-    Credential, SignIn, Keys, MasterKey, Generated, SecretString, PassphraseNotice, StoreKind,
+    Credential, SignIn, Keys, KeyRing, Generated, SecretString, PassphraseNotice, StoreKind,
     Environment, Config, Plan, Settings, Policy, Prepared,
 );
 // What was taken from a request is nobody's to show.
@@ -110,8 +110,12 @@ fn the_debug_text_of_whatever_holds_secrets_shows_none() {
     let mut shown = vec![format!("{written:?} {written:#?} {plan:?} {plan:#?}")];
     let prepared = serve::prepare(plan).unwrap();
     shown.push(format!("{prepared:?} {prepared:#?}"));
-    let master = *prepared.master_key.as_bytes();
-    let keys = Keys::derive(&master, &Issuer::parse("https://mcp.example.com").unwrap());
+    let master = *prepared.keys.first().as_bytes();
+    let keys = Keys::derive(
+        &master,
+        [],
+        &Issuer::parse("https://mcp.example.com").unwrap(),
+    );
     shown.push(format!("{keys:?} {keys:#?}"));
     let shown = shown.concat();
     let key_file = fs::read_to_string(data.join("key")).unwrap();

@@ -36,7 +36,7 @@ use crate::{
         scope::Scope,
     },
     ports::Timestamp,
-    token::{self, Purpose},
+    token::{self, Maker, Purpose},
 };
 
 /// How long the page may stay open.
@@ -261,16 +261,21 @@ impl Transaction {
         format!("{}.{sealed}", self.short_id())
     }
 
-    /// Opens a sealed transaction with the cookie that was set when it was shown. `None`: it is
+    /// Opens a sealed transaction with the cookie that was set when it was shown, and says which key
+    /// sealed it. `None`: it is
     /// another browser, or nothing that we sealed.
-    pub(super) fn open(app: &App, sealed: &str, headers: &http::HeaderMap) -> Option<Self> {
+    pub(super) fn open(
+        app: &App,
+        sealed: &str,
+        headers: &http::HeaderMap,
+    ) -> Option<(Self, Maker)> {
         let (short_id, sealed) = sealed.split_once('.')?;
         let cookie = cookie::value(headers, &cookie::name(app, &cookie_name(short_id)))?;
-        let plain = app
+        let (plain, maker) = app
             .keys
             .open(Purpose::Transaction, sealed, cookie.as_bytes())?;
         let transaction: Self = serde_json::from_slice(&plain).ok()?;
-        (transaction.short_id() == short_id).then_some(transaction)
+        (transaction.short_id() == short_id).then_some((transaction, maker))
     }
 
     /// The cookie that binds this transaction to a browser. Each has its own, so that two tabs, or

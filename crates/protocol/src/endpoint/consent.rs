@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode, header};
 use super::{
     App, Peer,
     authorize::{Transaction, metadata, page},
-    extract,
+    extract, other_keys,
     respond::{self, Decided, Notice},
     sign_in::{NotSignedIn, SignIn},
 };
@@ -27,6 +27,7 @@ use crate::{
     policy::UpstreamPolicy,
     rates::{self, Rate},
     records::Decision,
+    token::Maker,
 };
 
 /// How often one address may deny. People deny once in a while; who needs more can as well close
@@ -98,7 +99,9 @@ async fn decision(
 ) -> Result<Response, OAuthError> {
     // Load.
     let sealed = form.one("transaction")?.unwrap_or_default();
-    let Some(transaction) = Transaction::open(app, sealed, headers) else {
+    let Some((transaction, sealed_by)) = Transaction::open(app, sealed, headers) else {
+        let (_, text) = sealed.split_once('.').unwrap_or_default();
+        other_keys::refuse_if_missing(app, text).await?;
         return Ok(respond::notice(app, &Notice::ForeignForm));
     };
     if transaction.expires_at <= app.ports.clock.now() {
@@ -119,6 +122,7 @@ async fn decision(
         app,
         client: &client,
         transaction: &transaction,
+        sealed_by,
         sealed,
         headers,
         address,
@@ -139,6 +143,7 @@ struct Consent<'a> {
     app: &'a App,
     client: &'a ClientMetadata,
     transaction: &'a Transaction,
+    sealed_by: Maker,
     sealed: &'a str,
     headers: &'a HeaderMap,
     address: IpAddr,
@@ -169,7 +174,7 @@ impl Consent<'_> {
             needs_key: self.client.token_endpoint_auth_method == AuthMethod::PrivateKeyJwt,
             expires_at,
         });
-        let code = app.keys.authorization_code(&self.transaction.id);
+        let code = self.code();
         if app
             .records()
             .insert_decision(&code, &approved, expires_at)
@@ -197,6 +202,15 @@ impl Consent<'_> {
             .headers_mut()
             .insert(header::SET_COOKIE, known_browser);
         Ok(response)
+    }
+
+    /// The code of this transaction: of the key that sealed it, so that a form which is sent again
+    /// after another key came gives the same one.
+    fn code(&self) -> String {
+        self.app
+            .keys
+            .authorization_code(self.sealed_by, &self.transaction.id)
+            .expect("the key that opened the transaction is here")
     }
 
     fn sign_in(&self) -> SignIn<'_> {
@@ -235,7 +249,7 @@ impl Consent<'_> {
         if let Err(wait) = self.admit_denial() {
             return Ok(respond::notice(app, &Notice::TooManyDenials { wait }));
         }
-        let code = app.keys.authorization_code(&self.transaction.id);
+        let code = self.code();
         let expires_at = self.transaction.expires_at;
         if app
             .records()

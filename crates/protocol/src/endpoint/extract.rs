@@ -74,7 +74,7 @@ impl Permit {
 pub(super) enum NoPermit {
     Refused(Refused),
     /// What was presented is no token that we ever made.
-    NotOurs,
+    NotOurs(String),
     Records(ReadError),
 }
 
@@ -88,7 +88,7 @@ pub(super) async fn permit(
     let text = bearer::presented(headers, uri.query()).map_err(NoPermit::Refused)?;
     let invalid = NoPermit::Refused(Refused::InvalidToken);
     let Some(token) = app.keys.recognise_access_token(text) else {
-        return Err(NoPermit::NotOurs);
+        return Err(NoPermit::NotOurs(text.to_owned()));
     };
     let now = app.ports.clock.now();
     if token.expires_at <= now {

@@ -9,6 +9,7 @@ pub mod extract;
 pub mod health;
 pub mod mcp;
 pub mod metadata;
+mod other_keys;
 pub mod pages;
 pub mod register;
 pub mod respond;
@@ -86,6 +87,8 @@ pub struct Parts {
     pub(crate) wrong_secrets_of: Buckets<(ClientId, IpAddr)>,
     /// The last look at whether the store takes writes.
     pub(crate) readiness: health::Readiness,
+    /// Keys that other processes have.
+    pub(crate) other_keys: other_keys::OtherKeys,
     /// Registrations by address.
     pub(crate) registrations_of: Buckets<IpAddr>,
     pub(crate) registrations: Bucket,
@@ -98,12 +101,11 @@ pub struct Parts {
 }
 
 impl App {
-    /// `key` is the content of the key file.
-    pub fn new(mut policy: Policy, key: &[u8; 32], ports: Ports, journal: Journal) -> Self {
+    /// `keys` are those of the same issuer.
+    pub fn new(mut policy: Policy, keys: Keys, ports: Ports, journal: Journal) -> Self {
         policy.aliases.extend(policy.issuer.loopback_twins());
         let content_security_policy = HeaderValue::try_from(pages::content_security_policy())
             .expect("our own policy is visible ASCII");
-        let keys = Keys::derive(key, &policy.issuer);
         Self(Arc::new(Parts {
             proxy_name: headers::proxy_name(&keys.deployment()),
             keys,
@@ -117,6 +119,7 @@ impl App {
             wrong_tokens_of: Buckets::default(),
             wrong_secrets_of: Buckets::default(),
             readiness: health::Readiness::default(),
+            other_keys: other_keys::OtherKeys::default(),
             registrations_of: Buckets::default(),
             registrations: Bucket::default(),
             repetitions: token::Repetitions::default(),

@@ -88,7 +88,7 @@ async fn register(app: &App, content: &[u8], address: IpAddr) -> Result<Response
         }
     };
     let client = Client {
-        client_id: ClientId::presented(token::client_id(entropy)),
+        client_id: ClientId::presented(app.keys.client_id(entropy)),
         client_name: metadata.client_name,
         redirect_uris: metadata.redirect_uris,
         token_endpoint_auth_method: metadata.token_endpoint_auth_method,

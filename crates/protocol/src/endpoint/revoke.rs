@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use super::{
     App, Peer,
     extract::{self, NotAuthenticated},
-    respond, token,
+    other_keys, respond, token,
 };
 use crate::{
     forward::client_address::client_address,
@@ -62,11 +62,11 @@ async fn end_grant(
         Some(access_token) => (access_token.family, None),
         None => match PresentedRefreshToken::parse(presented) {
             Some(refresh_token) => (refresh_token.family, Some(refresh_token)),
-            None => return unknown(app, address),
+            None => return unknown(app, presented, address).await,
         },
     };
     let Some(grant) = genuine_grant(app, family, refresh_token).await? else {
-        return unknown(app, address);
+        return unknown(app, presented, address).await;
     };
     if revocation::may_revoke(&client.client_id, client.proof, &grant) {
         client.spend(app).await?;
@@ -76,7 +76,8 @@ async fn end_grant(
 }
 
 /// An unknown token is as good as revoked, until there are too many of them.
-fn unknown(app: &App, address: IpAddr) -> Result<(), NotAuthenticated> {
+async fn unknown(app: &App, presented: &str, address: IpAddr) -> Result<(), NotAuthenticated> {
+    other_keys::refuse_if_missing(app, presented).await?;
     extract::admit_wrong_token(app, address).map_err(NotAuthenticated::from)
 }
 
@@ -90,6 +91,6 @@ async fn genuine_grant(
     Ok(grant.filter(|grant| {
         refresh_token
             .as_ref()
-            .is_none_or(|token| app.keys.is_genuine(token, grant))
+            .is_none_or(|token| app.keys.maker_of(token, grant).is_some())
     }))
 }

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::{
     App, Peer,
     extract::{self, AuthenticatedClient, NotAuthenticated},
-    respond,
+    other_keys, respond,
 };
 use crate::{
     forward::client_address::client_address,
@@ -38,7 +38,7 @@ use crate::{
     },
     ports::Timestamp,
     records::{Decision, Read, UNUSED_CLIENT},
-    token::{self, PresentedRefreshToken},
+    token::{self, Maker, PresentedRefreshToken},
 };
 
 /// How often one rotation is repeated at most.
@@ -143,10 +143,11 @@ async fn redeem(
     let code_verifier = form.required("code_verifier", "code_verifier is missing")?;
     let code_verifier = CodeVerifier::parse(code_verifier)?;
     let unknown = || OAuthError::invalid_grant("the code is not known");
-    if !app.keys.is_authorization_code(code) {
+    let Some(family) = app.keys.recognise_authorization_code(code) else {
+        other_keys::refuse_if_missing(app, code).await?;
         extract::admit_wrong_token(app, address)?;
         return Err(unknown());
-    }
+    };
     let Some(Decision::Approved(issued)) = app.records().decision(code).await? else {
         return Err(unknown());
     };
@@ -160,7 +161,6 @@ async fn redeem(
         redirect_uri: form.one("redirect_uri")?,
         resource: asked.resource.as_ref(),
     };
-    let family = app.keys.family(code);
     issued.redeem(&by, now)?;
 
     // Commit.
@@ -180,6 +180,8 @@ async fn redeem(
         rotated_with: None,
         access_used: false,
         salt: token::random(&*app.ports.entropy),
+        key: Some(app.keys.first()),
+        key_before: None,
         idle_expires_at: now + tokens.refresh_idle,
         absolute_expires_at,
         revoked: None,
@@ -193,7 +195,7 @@ async fn redeem(
         client_id: &live.client_id,
         grant: &token::fingerprint(&family.0),
     });
-    Ok(issue(app, family, &live))
+    issue(app, family, &live, Maker::named(app.keys.first()))
 }
 
 /// A second, in every way valid, redemption of a code: theft, unless it came with the first.
@@ -224,8 +226,8 @@ async fn refresh(
         few.err()
             .unwrap_or_else(|| OAuthError::invalid_grant("the refresh token is not known"))
     };
-    let presented = form.required("refresh_token", "refresh_token is missing")?;
-    let presented = PresentedRefreshToken::parse(presented).ok_or_else(unknown)?;
+    let text = form.required("refresh_token", "refresh_token is missing")?;
+    let presented = PresentedRefreshToken::parse(text).ok_or_else(unknown)?;
     let family = presented.family;
     for _ in 0..MOST_TRIES {
         // Load.
@@ -235,9 +237,10 @@ async fn refresh(
         // What this process knows and the store is yet to be told.
         read.record.access_used |= app.grants.was_used(family, read.record.generation);
         let grant = &read.record;
-        if !app.keys.is_genuine(&presented, grant) {
+        let Some(maker) = app.keys.maker_of(&presented, grant) else {
+            other_keys::refuse_if_missing(app, text).await?;
             return Err(unknown());
-        }
+        };
         if grant.client_id != client.client_id {
             return Err(OAuthError::invalid_grant(
                 "the refresh token was issued to another client",
@@ -278,7 +281,7 @@ async fn refresh(
                     why,
                     age: now - grant.rotated_at,
                 });
-                return Ok(issue(app, family, grant));
+                return issue(app, family, grant, maker);
             }
             Rotation::Reuse => {
                 revoke(app, family, Revoked::RefreshTokenReuse).await?;
@@ -289,7 +292,11 @@ async fn refresh(
         };
 
         // Commit.
-        let rotated = grant.rotated(to, &asked, now, tokens);
+        let rotated = Grant {
+            key: Some(app.keys.first()),
+            key_before: Some(maker.key()),
+            ..grant.rotated(to, &asked, now, tokens)
+        };
         keep_client(app, client, rotated.expires_at()).await?;
         if app
             .records()
@@ -311,7 +318,7 @@ async fn refresh(
             };
             app.journal.record(&event);
             let rotated = learn(app, family, rotated, read.seen.version + 1);
-            return Ok(issue(app, family, &rotated));
+            return issue(app, family, &rotated, maker);
         }
     }
     Err(contended())
@@ -386,8 +393,14 @@ fn learn(app: &App, family: Family, grant: Grant, version: u64) -> Grant {
     grant
 }
 
-/// The tokens of a grant as it stands.
-fn issue(app: &App, family: Family, grant: &Grant) -> Response {
+/// The tokens of a grant as it stands. Its refresh token is made by the key that made it first, so that
+/// it is the same each time; of a grant of 0.1.0, that is the `maker` of the one that was presented.
+fn issue(app: &App, family: Family, grant: &Grant, maker: Maker) -> Result<Response, OAuthError> {
+    let maker = grant.key.map_or(maker, Maker::named);
+    let refresh_token = app
+        .keys
+        .refresh_token(maker, family, grant.generation, &grant.salt)
+        .ok_or_else(other_keys::missing)?;
     let now = app.ports.clock.now();
     let expires_at = (now + app.policy.tokens.access_lifetime).min(grant.absolute_expires_at);
     let access_token = AccessToken {
@@ -395,18 +408,16 @@ fn issue(app: &App, family: Family, grant: &Grant) -> Response {
         generation: grant.generation,
         expires_at,
     };
-    respond::json(
+    Ok(respond::json(
         StatusCode::OK,
         &Issued {
             access_token: app.keys.access_token(&access_token),
             token_type: "Bearer",
             expires_in: (expires_at - now).as_secs(),
-            refresh_token: app
-                .keys
-                .refresh_token(family, grant.generation, &grant.salt),
+            refresh_token,
             scope: &grant.scope,
         },
-    )
+    ))
 }
 
 /// Counts how often rotations were repeated, so that a thief of a predecessor cannot live on it.

@@ -7,6 +7,7 @@ use super::{identifiers::ClientId, identifiers::Resource, scope::Scope};
 use crate::{
     policy::{Policy, UpstreamPolicy},
     ports::Timestamp,
+    token::KeyId,
 };
 
 /// A grant, and where its family of refresh tokens stands.
@@ -37,6 +38,13 @@ pub struct Grant {
     /// Makes refresh tokens unforgeable for who has the key but not the store.
     #[serde(with = "crate::base64url")]
     pub salt: [u8; 16],
+    /// The key that made the refresh token of this generation, which alone can make it again. Absent of
+    /// a grant of 0.1.0: that of its tokens.
+    #[serde(default)]
+    pub key: Option<KeyId>,
+    /// The key that made the refresh token of the generation before.
+    #[serde(default)]
+    pub key_before: Option<KeyId>,
     /// When the grant ends unless it is refreshed.
     pub idle_expires_at: Timestamp,
     /// When it ends in any case.

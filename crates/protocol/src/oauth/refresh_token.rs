@@ -162,6 +162,8 @@ mod tests {
             rotated_with: None,
             access_used,
             salt: [0; 16],
+            key: None,
+            key_before: None,
             idle_expires_at: Timestamp(30 * DAY),
             absolute_expires_at: Timestamp(365 * DAY),
             revoked: None,

@@ -44,6 +44,7 @@ use protocol::{
     oauth::identifiers::{Issuer, Resource},
     policy::{ClientPolicy, Destination, Limits, Policy, TokenPolicy, UpstreamPolicy},
     ports::{Clock, Entropy, Store, StoreError, Timestamp, Versioned},
+    token::Keys,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
@@ -52,6 +53,8 @@ use self::{client::McpClient, fetch::FakeFetch, upstream::FakeUpstream};
 
 pub const ISSUER: &str = "https://gw.example";
 pub const PASSPHRASE: &str = "correct horse battery staple";
+/// The key that makes unless a test says otherwise.
+pub const KEY: [u8; 32] = [7; 32];
 /// The operator's key for every upstream.
 pub const UPSTREAM_KEY: &str = "upstream-key-4711";
 /// Where a browser or client sits unless a test says otherwise.
@@ -106,13 +109,19 @@ impl TestServer {
 
     /// A process of its own on a store that may be shared.
     pub fn on(policy: Policy, store: Arc<FaultyStore>) -> Self {
-        Self::at(policy, store, Arc::default(), Arc::default())
+        Self::at(policy, &[KEY], store, Arc::default(), Arc::default())
     }
 
     /// One more process with the same key, store and clock: after a restart, or beside this one.
     pub fn another(&self, policy: Policy) -> Self {
+        self.another_with(policy, &[KEY])
+    }
+
+    /// The same with other keys, of which the first makes.
+    pub fn another_with(&self, policy: Policy, ring: &[[u8; 32]]) -> Self {
         Self::at(
             policy,
+            ring,
             self.store.clone(),
             self.clock.clone(),
             self.processes.clone(),
@@ -121,6 +130,7 @@ impl TestServer {
 
     fn at(
         policy: Policy,
+        ring: &[[u8; 32]],
         store: Arc<FaultyStore>,
         clock: Arc<FakeClock>,
         processes: Arc<AtomicU64>,
@@ -138,7 +148,11 @@ impl TestServer {
             upstream: upstream.clone(),
         };
         let readers = Journal::new(vec![Box::new(Arc::clone(&journal))]);
-        let app = App::new(policy, &[7; 32], ports, readers);
+        let [first, others @ ..] = ring else {
+            panic!("a ring has a key")
+        };
+        let keys = Keys::derive(first, others, &policy.issuer);
+        let app = App::new(policy, keys, ports, readers);
         Self {
             front: Front::new(app.clone()),
             app,

@@ -11,7 +11,7 @@ use url::Url;
 use crate::{
     config::{KeyPlan, Plan, Settings, SignInPlan},
     host,
-    key_file::{self, MasterKey},
+    key_file::{self, KeyRing},
     logs, passphrase, private_memory,
     system::SystemEntropy,
 };
@@ -23,8 +23,8 @@ pub struct Prepared {
     pub settings: Settings,
     /// The configuration file, for people.
     pub file: String,
-    pub master_key: MasterKey,
-    /// Where the master key came from, for people: `in data/key`.
+    pub keys: KeyRing,
+    /// Where the keys came from, for people: `in data/key`.
     pub key_place: String,
     pub passphrase: PassphraseNotice,
 }
@@ -68,12 +68,12 @@ pub fn run(plan: Plan) -> anyhow::Result<()> {
 /// Takes the keys from the data directory, or makes them at the first start.
 pub fn prepare(mut plan: Plan) -> anyhow::Result<Prepared> {
     let data_dir = plan.settings.data_dir.clone();
-    let (master_key, key_place) = match std::mem::replace(&mut plan.key, KeyPlan::DataDir) {
+    let (keys, key_place) = match std::mem::replace(&mut plan.key, KeyPlan::DataDir) {
         KeyPlan::DataDir => (
             key_file::load_or_create(&data_dir, &SystemEntropy)?,
             format!("in {}", data_dir.join(key_file::FILE_NAME).display()),
         ),
-        KeyPlan::Configured { key, source } => (key, source.to_string()),
+        KeyPlan::Configured { keys, source } => (keys, source.to_string()),
     };
     let sign_in = std::mem::replace(&mut plan.sign_in, SignInPlan::Generated);
     let (sign_in, notice) = match sign_in {
@@ -101,7 +101,7 @@ pub fn prepare(mut plan: Plan) -> anyhow::Result<Prepared> {
         policy,
         settings,
         file,
-        master_key,
+        keys,
         key_place,
         passphrase: notice,
     })

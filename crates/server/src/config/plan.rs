@@ -29,7 +29,7 @@ use super::{
     written::{Config, DEFAULT_DATA_DIR, DEFAULT_LISTEN, SQLITE},
 };
 use crate::{
-    key_file::{MasterKey, NotAKey},
+    key_file::{KeyRing, NotAKey},
     outgoing::OutgoingProxies,
     private_file::{Others, others_in},
 };
@@ -59,13 +59,13 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
-/// Where the master key is.
+/// Where the master keys are.
 #[derive(Debug)]
 pub enum KeyPlan {
     /// In the data directory, where it is made if it is missing.
     DataDir,
     Configured {
-        key: MasterKey,
+        keys: KeyRing,
         source: Source,
     },
 }
@@ -472,15 +472,16 @@ fn key(config: &Config, environment: &Environment, findings: &mut Findings<'_>) 
     let key = Key::of("key");
     let resolved = resolve(written, &key, environment, findings)?;
     findings.literal_secret |= resolved.source == Source::Literal;
-    match MasterKey::parse(resolved.text.expose_secret()) {
-        Ok(key) => Some(KeyPlan::Configured {
-            key,
+    match KeyRing::parse(resolved.text.expose_secret()) {
+        Ok(keys) => Some(KeyPlan::Configured {
+            keys,
             source: resolved.source,
         }),
         Err(error) => {
             let remedy = match error {
-                NotAKey::Format => "give it the one line of a key file, such as data/key",
-                NotAKey::Placeholder => "give it the one line of a key file that this program made",
+                NotAKey::Format => "give it the lines of a key file, such as data/key",
+                NotAKey::Placeholder => "give it the lines of a key file that this program made",
+                NotAKey::Twice => "give it each line of a key file once",
             };
             findings.mistake(&key, error.to_string(), remedy);
             None

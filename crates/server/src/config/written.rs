@@ -48,8 +48,8 @@ pub struct Config {
     /// It is created for its owner alone when it does not exist.
     #[schemars(extend("default" = DEFAULT_DATA_DIR))]
     pub data_dir: Option<PathBuf>,
-    /// The key that every token is made with and every secret in the store is sealed with: the one
-    /// line of a key file. When it is missing, it is in the file `key` in `data_dir`, which is made
+    /// The keys that tokens are made with and secrets in the store are sealed with: the lines of a
+    /// key file, of which the first makes. When they are missing, they are in the file `key` in `data_dir`, which is made
     /// at the first start and must be for its owner alone. What is named here is taken as it is,
     /// whoever may read it: for several processes with one store, for secrets that a platform hands
     /// out, and for file systems on which every file is everybody's.

@@ -46,7 +46,7 @@ pub const NOT_APPLICABLE: &[(&str, &str)] = &[
     ),
     (
         "N-JW-30",
-        "There is one key, which is not rotated; another key is another deployment (N-JW-26).",
+        "Keys change at a start, which no attack can cause; `races/rotation.rs` tries what must hold across that.",
     ),
     // The MCP endpoint
     (

@@ -67,7 +67,7 @@ async fn time_is_written_down(world: &World, ahead: i64) {
     let started = Instant::now();
     loop {
         let mark: i64 = sqlx::query_scalar(
-            "SELECT CAST(value AS TEXT) ->> 'latest' FROM mcp_oauth_proxy_records \
+            "SELECT json_extract(CAST(value AS TEXT), '$.latest') FROM mcp_oauth_proxy_records \
              WHERE key = 'mark/time'",
         )
         .fetch_one(&mut connection)

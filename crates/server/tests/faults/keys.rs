@@ -1,5 +1,5 @@
-//! Key files that are missing, damaged, or not for us. One key is for ever: there is no rotation
-//! of keys, so none is tested.
+//! Key files that are missing, damaged, or not for us. What a rotation of keys must not change is in
+//! `races/rotation.rs`.
 
 use std::{
     fs::{self, Permissions},

@@ -14,6 +14,7 @@
 mod apart;
 mod grants;
 mod lane;
+mod rotation;
 mod starts;
 #[expect(dead_code, reason = "each test program uses a part of it")]
 #[path = "../support/mod.rs"]

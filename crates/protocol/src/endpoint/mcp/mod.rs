@@ -26,7 +26,7 @@ use self::exchange::Exchange;
 use super::{
     App, cors,
     extract::{self, NoPermit},
-    respond,
+    other_keys, respond,
 };
 use crate::{
     forward::{
@@ -127,7 +127,10 @@ async fn answer(
     {
         Ok(permit) => permit,
         Err(NoPermit::Refused(why)) => return challenge(exchange, &request, why),
-        Err(NoPermit::NotOurs) => {
+        Err(NoPermit::NotOurs(text)) => {
+            if let Err(error) = other_keys::refuse_if_missing(app, &text).await {
+                return respond::refused(app, Endpoint::Mcp, &error, false);
+            }
             let trusted = &app.policy.trusted_proxies;
             let address = client_address(peer, request.headers(), trusted);
             return match extract::admit_wrong_token(app, address) {

@@ -32,8 +32,12 @@ fn context(upstream: &UpstreamPolicy, grant: &Grant) -> Vec<u8> {
 
 /// The session that a client names, if it is its own.
 pub(super) fn open(app: &App, permit: &Permit, sealed: &str) -> Option<Session> {
-    let context = context(permit.upstream(), &permit.live().grant);
-    let bytes = app.keys.open(Purpose::McpSession, sealed, &context)?;
+    open_for(app, permit.upstream(), &permit.live().grant, sealed)
+}
+
+fn open_for(app: &App, upstream: &UpstreamPolicy, grant: &Grant, sealed: &str) -> Option<Session> {
+    let context = context(upstream, grant);
+    let (bytes, _) = app.keys.open(Purpose::McpSession, sealed, &context)?;
     Session::from_bytes(&bytes)
 }
 
@@ -117,12 +121,16 @@ pub(super) async fn forget(
 ) {
     live.conversation.forget_session(session);
     if app.policy.grant_freshness.is_some() {
-        let sealed = seal(app, &route.upstream, &live.grant, session);
         let none = StoredSession {
             sealed: None,
             opened_at: app.ports.clock.now(),
         };
-        let is_it = |stored: &StoredSession| stored.sealed.as_deref() == Some(&*sealed);
+        // Opened, since another key may have sealed it.
+        let is_it = |stored: &StoredSession| {
+            let sealed = stored.sealed.as_deref();
+            let open = |sealed| open_for(app, &route.upstream, &live.grant, sealed);
+            sealed.and_then(open).as_ref() == Some(session)
+        };
         write(app, family, &none, is_it).await;
     }
 }
