@@ -697,7 +697,7 @@ fn check_tries_each_server_and_warns_of_what_does_not_answer() {
         ),
         (
             &wrong_path,
-            "the upstream has nothing at the path of its url: correct the path; most end in /mcp (HTTP 404)\n",
+            "the upstream has nothing at the path of its url: correct the path; most end in /mcp. A server that has its address at /sse only needs a bridge",
         ),
         (&old, "the upstream speaks the HTTP with SSE of 2024"),
         (&moved, "(https://other.example/mcp, HTTP 302)\n"),
@@ -707,7 +707,7 @@ fn check_tries_each_server_and_warns_of_what_does_not_answer() {
         ),
         (
             &nobody,
-            "the upstream cannot be reached (the upstream could not be reached: ",
+            "the upstream cannot be reached: start it, or correct the host or port of its url (",
         ),
     ] {
         let answer = check(url, &[]);

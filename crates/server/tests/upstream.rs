@@ -543,7 +543,7 @@ async fn only_a_good_certificate_is_good_enough() {
     ] {
         let answered = timeout(SOON, ask(address)).await.unwrap();
         assert!(
-            matches!(answered, Err(UpstreamError::Unreachable(_))),
+            matches!(answered, Err(UpstreamError::Untrusted(_))),
             "{what}: {answered:?}"
         );
     }
@@ -565,7 +565,7 @@ async fn the_systems_own_trust_does_not_include_a_stranger() {
     let request = Request::get(format!("https://{stranger}/"));
     let answered = exchange_with(&upstream, request.body(Body::empty()).unwrap()).await;
     assert!(
-        matches!(answered, Err(UpstreamError::Unreachable(_))),
+        matches!(answered, Err(UpstreamError::Untrusted(_))),
         "{answered:?}"
     );
 }

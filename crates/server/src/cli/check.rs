@@ -1,6 +1,7 @@
 //! `check`: what the configuration comes to, for people, with every secret masked.
 
 use std::{
+    error::Error,
     fmt::{self, Write as _},
     io::{self, Write as _},
 };
@@ -74,7 +75,7 @@ fn failure(upstream: &PlannedUpstream, trial: &Trial) -> Option<String> {
         return None;
     };
     let status = status.map(|status| format!("HTTP {}", status.as_u16()));
-    let cause = cause.as_ref().map(|cause| chain(cause));
+    let cause = cause.as_ref().and_then(Error::source).map(chain);
     let details = [detail.clone(), status, cause].into_iter().flatten();
     let details: Vec<String> = details.collect();
     let details = match &details[..] {
