@@ -525,7 +525,7 @@ fn the_first_start_tells_the_passphrase_and_later_ones_how_to_get_a_new_one() {
     insta::assert_snapshot!(text.replace(passphrase, "<passphrase>"), @"
     mcp-oauth-proxy <version> listens on 127.0.0.1:8080
       configuration  <file>
-      data           ./data
+      data           ./data (new)
 
     The address to put into your MCP client:
       http://127.0.0.1:8080/mcp  (Demo)
@@ -578,7 +578,7 @@ fn a_chosen_passphrase_is_not_shown_and_each_upstream_has_its_address() {
     insta::assert_snapshot!(shown(&directory, &prepared), @"
     mcp-oauth-proxy <version> listens on 127.0.0.1:8080
       configuration  <file>
-      data           ./data
+      data           ./data (new)
 
     The addresses to put into your MCP client:
       https://mcp.example.com/mcp/notes  (Notes)
