@@ -4,14 +4,16 @@ use std::{collections::BTreeMap, fmt};
 
 use protocol::{
     identity::password::SignIn,
-    oauth::grant::Grant,
+    oauth::{grant::Grant, resource},
     policy::Policy,
     ports::{Clock, Store, StoreError},
     records::{self, GRANTS, OnlyUpstream, ReadError, Records},
 };
 
+use url::Url;
+
 use crate::{
-    config::{Plan, StoreKind},
+    config::{DEMO, Plan, StoreKind, UNNAMED},
     host::SQLITE_FILE,
     store::SqlStore,
     system::SystemClock,
@@ -60,7 +62,8 @@ pub(crate) struct Lost {
     pub(crate) upstream: String,
     pub(crate) address: String,
     pub(crate) approvals: usize,
-    pub(crate) remedy: String,
+    /// `None`: they were for the built-in demo, and a server of the operator has taken its place.
+    pub(crate) remedy: Option<String>,
 }
 
 /// Finds the approvals that a start with this plan would end. Only in a SQLite store, where nothing
@@ -118,13 +121,16 @@ fn lost_of(grants: impl Iterator<Item = Grant>, policy: &Policy) -> Vec<Lost> {
 }
 
 /// How to restore the approvals for `name` at `address`.
-fn remedy(name: &str, address: &str, policy: &Policy) -> String {
-    let path = address.strip_prefix(policy.issuer.as_str());
+fn remedy(name: &str, address: &str, policy: &Policy) -> Option<String> {
     let is_here = policy
         .upstreams
         .iter()
         .any(|upstream| upstream.name == name);
-    match path {
+    let was_unnamed = || Url::parse(address).is_ok_and(|url| url.path() == UNNAMED);
+    if name == DEMO && !is_here && was_unnamed() {
+        return None;
+    }
+    Some(match resource::path(address, policy.names()) {
         None => "the public_url that they were given under".to_owned(),
         Some(path) if is_here => {
             format!("path = \"{path}\" in [upstream.{name}]")
@@ -137,7 +143,7 @@ fn remedy(name: &str, address: &str, policy: &Policy) -> String {
                 format!("{table}, and the address of its clients with path = \"{path}\" in it")
             }
         }
-    }
+    })
 }
 
 impl fmt::Display for Lost {
@@ -146,11 +152,20 @@ impl fmt::Display for Lost {
             1 => "1 approval".to_owned(),
             several => format!("{several} approvals"),
         };
-        write!(
-            f,
-            "{approvals} lost, given for the upstream {} at {}: approve the clients again, or \
-             restore them with {}",
-            self.upstream, self.address, self.remedy
-        )
+        let Self {
+            upstream, address, ..
+        } = self;
+        match &self.remedy {
+            Some(remedy) => write!(
+                f,
+                "{approvals} lost, given for the upstream {upstream} at {address}: approve the \
+                 clients again, or restore them with {remedy}"
+            ),
+            None => write!(
+                f,
+                "{approvals} ended, given for the built-in demo server at {address}: another server \
+                 has taken its place"
+            ),
+        }
     }
 }

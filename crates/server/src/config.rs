@@ -29,6 +29,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub(crate) use self::upstream::{DEMO, UNNAMED};
 pub use self::{
     clients::PlannedClient,
     key::{Key, Segment},

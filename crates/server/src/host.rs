@@ -229,7 +229,11 @@ async fn tell_of_addresses(store: &SqlStore, policy: &Policy, clock: &SystemCloc
     match addresses::lost(store, policy, clock).await {
         Ok(lost) => {
             for lost in lost {
-                tracing::warn!("{lost}");
+                if lost.remedy.is_some() {
+                    tracing::warn!("{lost}");
+                } else {
+                    tracing::info!("{lost}");
+                }
             }
         }
         Err(error) => {

@@ -444,6 +444,41 @@ fn a_default_port_is_left_out_of_the_default_public_url() {
     }
 }
 
+/// A public URL at which nothing of this program listens is right only with something in front.
+#[test]
+fn a_public_url_on_this_machine_with_another_port_is_warned_about() {
+    let warned = |file: &str, variables: &[(&str, &str)]| load(file, variables).unwrap().warnings;
+    let other = [("PUBLIC_URL", "http://127.0.0.1:9000")];
+    assert_eq!(
+        warned("", &other),
+        [
+            "PUBLIC_URL has port 9000, but listen has port 8080: unless something in front forwards \
+             from one to the other, set listen (or LISTEN) to 127.0.0.1:9000, or leave public_url \
+             out: it follows listen"
+        ]
+    );
+    let default_port = "public_url = 'http://localhost'";
+    let warnings = warned(default_port, &[("LISTEN", "127.0.0.1:8081")]);
+    let beginning = "public_url has port 80, but LISTEN has port 8081: ";
+    assert!(
+        warnings.iter().any(|it| it.starts_with(beginning)),
+        "{warnings:?}"
+    );
+
+    let front = "trusted_proxies.ranges = ['127.0.0.1']\n";
+    let tls = "public_url = 'https://localhost:8443'\ntrusted_proxies.ranges = ['127.0.0.1']";
+    for (file, listen) in [
+        ("", "127.0.0.1:9000"),
+        ("", "localhost:9000"),
+        (front, "127.0.0.1:8080"),
+        (tls, "127.0.0.1:8080"),
+    ] {
+        let variables = if file == tls { &[][..] } else { &other };
+        let variables = [variables, &[("LISTEN", listen)]].concat();
+        assert_eq!(warned(file, &variables), [""; 0], "{file} {listen}");
+    }
+}
+
 #[test]
 fn a_shared_store_makes_grants_go_stale() {
     let sqlite = prepare_in(&empty_directory(), load("", &[]).unwrap());
@@ -490,7 +525,7 @@ fn the_first_start_tells_the_passphrase_and_later_ones_how_to_get_a_new_one() {
     insta::assert_snapshot!(text.replace(passphrase, "<passphrase>"), @"
     mcp-oauth-proxy <version> listens on 127.0.0.1:8080
       configuration  <file>
-      data           ./data
+      data           ./data (new)
 
     The address to put into your MCP client:
       http://127.0.0.1:8080/mcp  (Demo)
@@ -546,7 +581,7 @@ fn a_chosen_passphrase_is_not_shown_and_each_upstream_has_its_address() {
     insta::assert_snapshot!(shown(&directory, &prepared), @"
     mcp-oauth-proxy <version> listens on 127.0.0.1:8080
       configuration  <file>
-      data           ./data
+      data           ./data (new)
 
     The addresses to put into your MCP client:
       https://mcp.example.com/mcp/notes  (Notes)

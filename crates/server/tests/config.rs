@@ -199,6 +199,26 @@ fn a_file_with_a_secret_that_others_can_read_is_warned_about() {
     }
 }
 
+/// A newcomer copies the first file of the README, writes an address and a key into it, and has no
+/// mistake and no warning.
+#[test]
+fn the_first_file_of_the_readme_works_as_it_is() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let (_, block) = readme.split_once("```toml\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("mcp-oauth-proxy.toml");
+    fs::write(&file, block).unwrap();
+    for (mode, last) in [(0o600, "\nok\n"), (0o644, "\n1 warning\n")] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let output = check(directory.path(), &file, &[]);
+        let shown = text_of(&output);
+        assert_eq!(output.status.code(), Some(0), "{shown}");
+        assert!(shown.ends_with(last), "{shown}");
+    }
+}
+
 #[test]
 fn a_database_across_the_network_without_tls_is_warned_about() {
     let directory = tempfile::tempdir().unwrap();

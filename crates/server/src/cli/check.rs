@@ -39,8 +39,8 @@ pub(super) fn run(mut plan: Plan, all: bool, offline: bool) -> anyhow::Result<()
         warnings.extend(trial.as_ref().and_then(|trial| failure(upstream, trial)));
     }
     let mut text = describe(&plan, &trials, all);
-    let notes = std::mem::take(&mut plan.notes);
-    warnings.extend(costs(plan));
+    let mut notes = std::mem::take(&mut plan.notes);
+    add_costs(plan, &mut notes, &mut warnings);
     write_end(&mut text, &notes, &warnings).expect("a String takes any text");
     io::stdout().write_all(text.as_bytes())?;
     Ok(())
@@ -86,13 +86,22 @@ fn failure(upstream: &PlannedUpstream, trial: &Trial) -> Option<String> {
     Some(format!("upstream {name}: {}{details}", remedy(*why)))
 }
 
-/// Which approvals that were given before would hold no more.
-fn costs(plan: Plan) -> Vec<String> {
+/// Adds which approvals that were given before would hold no more.
+fn add_costs(plan: Plan, notes: &mut Vec<String>, warnings: &mut Vec<String>) {
     match addresses::foretell(plan) {
-        Ok(lost) => lost.iter().map(ToString::to_string).collect(),
-        Err(error) => vec![format!(
+        Ok(all) => {
+            for lost in all {
+                let list = if lost.remedy.is_some() {
+                    &mut *warnings
+                } else {
+                    &mut *notes
+                };
+                list.push(lost.to_string());
+            }
+        }
+        Err(error) => warnings.push(format!(
             "the store could not be read for approvals that would end: {error}"
-        )],
+        )),
     }
 }
 

@@ -21,6 +21,8 @@ use crate::{
 pub struct Prepared {
     pub policy: Policy,
     pub settings: Settings,
+    /// Whether the data directory was made just now: as at a first start, or one in the wrong folder.
+    pub data_dir_is_new: bool,
     /// The configuration file, for people.
     pub file: String,
     pub keys: KeyRing,
@@ -68,6 +70,7 @@ pub fn run(plan: Plan) -> anyhow::Result<()> {
 /// Takes the keys from the data directory, or makes them at the first start.
 pub fn prepare(mut plan: Plan) -> anyhow::Result<Prepared> {
     let data_dir = plan.settings.data_dir.clone();
+    let was_there = data_dir.exists();
     let (keys, key_place) = match std::mem::replace(&mut plan.key, KeyPlan::DataDir) {
         KeyPlan::DataDir => (
             key_file::load_or_create(&data_dir, &SystemEntropy)?,
@@ -100,6 +103,8 @@ pub fn prepare(mut plan: Plan) -> anyhow::Result<Prepared> {
     Ok(Prepared {
         policy,
         settings,
+        // One that is not needed is not made.
+        data_dir_is_new: !was_there && data_dir.exists(),
         file,
         keys,
         key_place,
@@ -125,7 +130,12 @@ fn write_start_text(text: &mut String, prepared: &Prepared) -> std::fmt::Result 
         settings.listen
     )?;
     writeln!(text, "  configuration  {}", prepared.file)?;
-    writeln!(text, "  data           {}", settings.shown_data_dir())?;
+    let new = if prepared.data_dir_is_new {
+        " (new)"
+    } else {
+        ""
+    };
+    writeln!(text, "  data           {}{new}", settings.shown_data_dir())?;
     let addresses = match policy.upstreams.len() {
         1 => "address",
         _ => "addresses",

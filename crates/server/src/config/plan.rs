@@ -326,7 +326,26 @@ fn issuer(
             "is a loopback address although `listen` is not: only clients on this machine can sign in",
         );
     }
-    let port = Url::parse(issuer.as_str()).ok().and_then(|url| url.port());
+    let url = Url::parse(issuer.as_str()).ok();
+    let port = url.as_ref().and_then(Url::port_or_known_default);
+    let has_front = issuer.is_https() || !config.trusted_proxies.ranges.is_empty();
+    if let (Some(listen), Some(port), false) = (listen, port, has_front)
+        && listen.ip().is_loopback()
+        && issuer.is_loopback()
+        && ![0, port].contains(&listen.port())
+    {
+        let there = SocketAddr::new(listen.ip(), port);
+        findings.warn(
+            &key,
+            &format!(
+                "has port {port}, but {listen_key} has port {}: unless something in front forwards \
+                 from one to the other, set listen (or LISTEN) to {there}, or leave public_url out: \
+                 it follows listen",
+                listen.port()
+            ),
+        );
+    }
+    let port = url.and_then(|url| url.port());
     if let Some(port) = port.filter(|_| !issuer.is_loopback()) {
         findings.note(
             &key,

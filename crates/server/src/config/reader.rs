@@ -23,6 +23,7 @@ use super::{
     key::{Key, Segment},
     mistake::{Mistake, Place},
     refusal::Refusal,
+    schema,
 };
 
 /// The most syntax errors of a file that are listed.
@@ -49,7 +50,18 @@ pub(super) fn read(text: &str) -> Read<'_> {
     let mut mistakes = places.syntax_mistakes(&syntax_errors);
     let is_toml = mistakes.is_empty();
     if is_toml {
-        let mut refused = HashSet::new();
+        let unnamed = places.keys_of_an_unnamed_upstream();
+        if !unnamed.is_empty() {
+            let key = Key::of("upstream");
+            mistakes.push(Mistake {
+                place: places.of(&key),
+                key,
+                reason: "has the keys of a server directly in it".to_owned(),
+                remedy: "write [upstream.<name>] for each MCP server".to_owned(),
+                meant: None,
+            });
+        }
+        let mut refused = HashSet::from_iter(unnamed);
         loop {
             match places.config_without(&refused) {
                 Ok(complete) => {
@@ -128,16 +140,61 @@ impl Places<'_> {
         }
     }
 
+    /// What stands in `[upstream]` itself and belongs to a server, which wants a name.
+    fn keys_of_an_unnamed_upstream(&self) -> Vec<Key> {
+        let table = self.table.as_ref().and_then(|table| table.get("upstream"));
+        let Some(table) = table.and_then(|it| it.get_ref().as_table()) else {
+            return Vec::new();
+        };
+        let entries = || {
+            let entries = table.iter();
+            entries.map(|(name, value)| (&**name.get_ref(), value.get_ref().as_table()))
+        };
+        let of_server = |name: &str| schema::is_key_of_upstream(name);
+        if !entries().any(|(name, value)| value.is_none() && of_server(name)) {
+            return Vec::new();
+        }
+        let belongs = |(name, value): &(&str, Option<&DeTable<'_>>)| {
+            value.is_none_or(|value| {
+                of_server(name) && !["url", "builtin"].iter().any(|it| value.contains_key(*it))
+            })
+        };
+        let names = entries().filter(belongs).map(|(name, _)| name);
+        names.map(|name| Key::of("upstream").child(name)).collect()
+    }
+
     fn syntax_mistakes(&self, errors: &[toml::de::Error]) -> Vec<Mistake> {
         let mut mistakes: Vec<Mistake> = Vec::new();
+        let is_repetition = |error: &toml::de::Error| error.message() == "duplicate key";
+        // After another error, what the parser takes for a key may be a value.
+        let names_are_sure = errors.iter().all(is_repetition);
+        let mut repeated_tables = Vec::new();
         for error in errors {
             let place = error.span().map_or(Place::File, |span| self.at(span));
             // One slip often gives several errors on its line, of which the first names it.
-            if mistakes.iter().any(|other| same_line(other.place, place)) {
+            if mistakes
+                .iter()
+                .any(|other| line_of(other.place) == line_of(place))
+            {
                 continue;
             }
-            let is_twice = error.message() == "duplicate key";
-            let (reason, remedy) = if !is_twice && self.is_without_quotes(place) {
+            let (reason, remedy) = if is_repetition(error) {
+                let table = self.line_of_table(place);
+                // A table that is there twice repeats its keys.
+                if table.is_some() && repeated_tables.contains(&table) {
+                    continue;
+                }
+                let remedy = if table == line_of(place) {
+                    repeated_tables.push(table);
+                    "write all of its keys below one of the two; a second server or client has a name of its own"
+                } else {
+                    "keep one of the two"
+                };
+                let name = error.span().filter(|_| names_are_sure);
+                let name = name.and_then(|span| self.name_at(span));
+                let name = name.unwrap_or_else(|| "a key".to_owned());
+                (format!("{name} is there twice"), remedy.to_owned())
+            } else if self.is_without_quotes(place) {
                 (
                     "the value has no quotes".to_owned(),
                     "put it in double quotes, as in listen = \"127.0.0.1:8080\"".to_owned(),
@@ -170,9 +227,34 @@ impl Places<'_> {
         mistakes
     }
 
+    /// The line of the table that `place` is in, where its name stands in brackets.
+    fn line_of_table(&self, place: Place) -> Option<usize> {
+        let lines = self.text.lines().zip(1..).take(line_of(place)?);
+        lines
+            .filter(|(text, _)| text.trim_start().starts_with('['))
+            .last()
+            .map(|(_, line)| line)
+    }
+
+    /// The key at `span`, or the whole name of a table in its brackets.
+    fn name_at(&self, span: Range<usize>) -> Option<String> {
+        let line_start = self
+            .text
+            .get(..span.start)?
+            .rfind('\n')
+            .map_or(0, |it| it + 1);
+        let line = self.text.get(line_start..)?.lines().next()?;
+        let name = if line.trim_start().starts_with('[') {
+            line.split_inclusive(']').next()?
+        } else {
+            self.text.get(span)?
+        };
+        Some(name.trim().to_owned())
+    }
+
     /// Whether the line of a mistake gives a key a value that begins with a letter or a digit.
     fn is_without_quotes(&self, place: Place) -> bool {
-        let Place::At { line, .. } = place else {
+        let Some(line) = line_of(place) else {
             return false;
         };
         let line = self.text.lines().nth(line - 1).unwrap_or_default();
@@ -196,10 +278,10 @@ impl Places<'_> {
     }
 }
 
-fn same_line(a: Place, b: Place) -> bool {
-    match (a, b) {
-        (Place::At { line: a, .. }, Place::At { line: b, .. }) => a == b,
-        _ => a == b,
+fn line_of(place: Place) -> Option<usize> {
+    match place {
+        Place::At { line, .. } => Some(line),
+        Place::File | Place::Environment => None,
     }
 }
 

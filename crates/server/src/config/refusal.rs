@@ -88,6 +88,14 @@ fn right_type(key: &Key, found: &str, expected: &str) -> String {
     if key.name() == "credential" && found == "an array" {
         return "write one credential, and the other headers as headers = { X-Tenant = \"7\", X-API-Key = { env = \"NAME\" } }".to_owned();
     }
+    let address = match key.to_string().as_str() {
+        "listen" => Some("127.0.0.1:8095"),
+        "metrics_listen" => Some("127.0.0.1:9090"),
+        _ => None,
+    };
+    if let Some(address) = address {
+        return format!("write address and port, as in {key} = \"{address}\"");
+    }
     match expected {
         "a string" if is_plain && matches!(table.as_deref(), Some("limits" | "tokens")) => {
             "put it in double quotes, with its unit, as in \"90s\", \"64KiB\" or \"300/h\""

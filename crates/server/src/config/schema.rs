@@ -21,6 +21,14 @@ pub(super) fn has_top_level_key(name: &str) -> bool {
         .is_some_and(|properties| properties.contains_key(name))
 }
 
+/// Whether `name` is a key of the table of an upstream.
+pub(super) fn is_key_of_upstream(name: &str) -> bool {
+    schema()
+        .pointer("/$defs/UpstreamConfig/properties")
+        .and_then(Value::as_object)
+        .is_some_and(|properties| properties.contains_key(name))
+}
+
 /// Takes out `null`, which stands for an absent key in Rust but cannot be written in TOML.
 fn without_null(schema: &mut Schema) {
     transform_subschemas(&mut without_null, schema);

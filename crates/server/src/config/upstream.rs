@@ -21,7 +21,10 @@ use super::{
 };
 
 /// The path of an upstream that the operator gave no name, and so the same whichever it is.
-const UNNAMED: &str = "/mcp";
+pub(crate) const UNNAMED: &str = "/mcp";
+
+/// The name of the built-in demo where the operator names no server.
+pub(crate) const DEMO: &str = "demo";
 
 /// An upstream, and how to speak of it without telling its secrets.
 #[derive(Debug)]
@@ -90,7 +93,7 @@ pub(super) fn read(
         }
         vec![Draft {
             key: in_file,
-            name: "demo".to_owned(),
+            name: DEMO.to_owned(),
             title: "Demo".to_owned(),
             path: UNNAMED.to_owned(),
             target: Some(demo()),

@@ -189,6 +189,67 @@ async fn a_start_says_which_path_brings_approvals_back() {
         .expect(401);
 }
 
+/// Approvals of another origin come back with that origin alone, also where the new one is written as the
+/// beginning of the old one.
+#[tokio::test]
+async fn a_start_at_the_default_port_names_the_public_url_as_the_way_back() {
+    let mut world = World::new().await;
+    let http = world.client.http.clone();
+    let at_default_port = "store = \"sqlite\"\npublic_url = \"http://127.0.0.1\"";
+
+    let said = changes(&mut world.proxy, "store = \"sqlite\"", at_default_port).await;
+
+    let way_back = "restore them with the public_url that they were given under";
+    assert!(said.contains(way_back), "{said}");
+    let checked = String::from_utf8(world.proxy.check()).unwrap();
+    assert!(checked.contains(way_back), "{checked}");
+    let _ = calls(&http, "/mcp", Some(&world.tokens)).await.expect(401);
+
+    let public_url = format!("\"http://{}\"", http.address);
+    let said = changes(&mut world.proxy, "\"http://127.0.0.1\"", &public_url).await;
+    assert!(!said.contains("lost, given for"), "{said}");
+    let _ = calls(&http, "/mcp", Some(&world.tokens)).await.expect(200);
+}
+
+/// Who tried the demo first and then names a server has lost nothing. Approvals for an own server of the
+/// same name are worth a warning.
+#[tokio::test]
+async fn approvals_for_the_demo_end_without_a_warning() {
+    let upstream = Upstream::start().await;
+    let mut proxy = Proxy::prepared(upstream.address, "store = \"sqlite\"");
+    let url = format!("url = \"http://{}/mcp\"\n", upstream.address);
+    proxy.reconfigure(&format!("[upstream.one]\n{url}credential"), "# credential");
+    proxy.start().await;
+    let http = Http::to(proxy.address);
+    let client = Client::register(&http).await;
+    let of_demo = client.sign_in().await;
+    let named = |name: &str| format!("[upstream.{name}]\n{url}# credential");
+    let level = |said: &str, text: &str| {
+        let line = said.lines().find(|line| line.contains(text)).unwrap();
+        let (_, rest) = line.split_once("\"level\":\"").unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    };
+
+    let known = proxy.output().len();
+    changes(&mut proxy, "# credential", &named("own")).await;
+    let ended = "1 approval ended, given for the built-in demo server at http://";
+    let said = proxy.says(known, ended).await;
+    assert_eq!(level(&said, ended), "INFO");
+    assert!(!said.contains("lost, given for"), "{said}");
+    let checked = String::from_utf8(proxy.check()).unwrap();
+    assert!(checked.contains(&format!("note: {ended}")), "{checked}");
+    let _ = calls(&http, "/mcp", Some(&of_demo)).await.expect(401);
+
+    changes(&mut proxy, &named("own"), &named("demo")).await;
+    let of_own = client.sign_in().await;
+    let _ = calls(&http, "/mcp", Some(&of_own)).await.expect(200);
+    let known = proxy.output().len();
+    changes(&mut proxy, &named("demo"), &named("own")).await;
+    let lost = "1 approval lost, given for the upstream demo at http://";
+    let said = proxy.says(known, lost).await;
+    assert_eq!(level(&said, lost), "WARN");
+}
+
 /// Case 07: clients in containers call the proxy by another name than people do.
 #[tokio::test]
 async fn an_alias_in_the_configuration_is_a_name_of_the_proxy() {

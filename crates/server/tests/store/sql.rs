@@ -11,21 +11,30 @@ use super::{LATER, say};
 /// How many tasks write at once where many should.
 const WRITERS: u64 = 64;
 
+/// The numbers below `count`, shared out among the writers: as many calls at one moment would wait for
+/// connections until their time is over, on a busy machine.
+fn shares(count: i64) -> impl Iterator<Item = impl Iterator<Item = i64>> {
+    let step = usize::try_from(WRITERS).unwrap();
+    (0..WRITERS).map(move |writer| (writer.cast_signed()..count).step_by(step))
+}
+
 pub(super) async fn an_expired_record_is_swept(store: Arc<SqlStore>) {
     let now = Timestamp(1_000_000);
     let mut insertions = JoinSet::new();
-    for number in 0..1_200 {
-        // Of each ten: three long expired, one just now, six alive.
-        let expires_at = match number % 10 {
-            0..3 => Timestamp(number),
-            3 => now,
-            4 => now + Duration::from_secs(1),
-            _ => LATER,
-        };
+    for share in shares(1_200) {
         let store = Arc::clone(&store);
         insertions.spawn(async move {
-            let key = format!("code/{number:04}");
-            assert!(store.insert(&key, "".into(), expires_at).await.unwrap());
+            for number in share {
+                // Of each ten: three long expired, one just now, six alive.
+                let expires_at = match number % 10 {
+                    0..3 => Timestamp(number),
+                    3 => now,
+                    4 => now + Duration::from_secs(1),
+                    _ => LATER,
+                };
+                let key = format!("code/{number:04}");
+                assert!(store.insert(&key, "".into(), expires_at).await.unwrap());
+            }
         });
     }
     insertions.join_all().await;
@@ -48,16 +57,18 @@ pub(super) async fn an_expired_record_is_swept(store: Arc<SqlStore>) {
 /// oldest first; the others stay, however old.
 pub(super) async fn unused_clients_make_room(store: Arc<SqlStore>) {
     let mut insertions = JoinSet::new();
-    for number in 0..1_300_i64 {
+    for share in shares(1_300) {
         let store = Arc::clone(&store);
         insertions.spawn(async move {
-            let key = format!("client/{number:04}");
-            let expires_at = Timestamp(LATER.0 + number);
-            assert!(store.insert(&key, "".into(), expires_at).await.unwrap());
-            // Of each ten, one was used, after which it ends before all others.
-            if number % 10 == 0 {
-                let used = store.replace(&key, 1, "".into(), LATER).await;
-                assert!(used.unwrap());
+            for number in share {
+                let key = format!("client/{number:04}");
+                let expires_at = Timestamp(LATER.0 + number);
+                assert!(store.insert(&key, "".into(), expires_at).await.unwrap());
+                // Of each ten, one was used, after which it ends before all others.
+                if number % 10 == 0 {
+                    let used = store.replace(&key, 1, "".into(), LATER).await;
+                    assert!(used.unwrap());
+                }
             }
         });
     }
