@@ -287,7 +287,7 @@ async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-async fn open_store(settings: &Settings) -> anyhow::Result<SqlStore> {
+pub(crate) async fn open_store(settings: &Settings) -> anyhow::Result<SqlStore> {
     Ok(match &settings.store {
         StoreKind::Sqlite => SqlStore::open_sqlite(&settings.data_dir.join(SQLITE_FILE)).await?,
         StoreKind::Postgres { url } => SqlStore::open_postgres(url.expose_secret()).await?,

@@ -103,6 +103,22 @@ impl KeyRing {
         Keys::derive(self.first.as_bytes(), others, issuer)
     }
 
+    /// The same with a new key in front.
+    pub(crate) fn rotated(self, entropy: &dyn Entropy) -> Self {
+        let mut others = vec![self.first];
+        others.extend(self.others);
+        Self {
+            first: MasterKey::generate(entropy),
+            others,
+        }
+    }
+
+    /// The same without one that does not make.
+    pub(crate) fn without(mut self, id: KeyId) -> Self {
+        self.others.retain(|key| key.id() != id);
+        self
+    }
+
     /// The lines of a key file.
     fn to_text(&self) -> String {
         let line = |key: &MasterKey| {
@@ -161,7 +177,7 @@ impl KeyFileError {
 /// that start at the same time get the same key.
 pub fn load_or_create(data_dir: &Path, entropy: &dyn Entropy) -> Result<KeyRing, KeyFileError> {
     let file = key_file(data_dir);
-    if let Some(keys) = load(&file)? {
+    if let Some(keys) = read(&file)? {
         return Ok(keys);
     }
     let made = KeyRing {
@@ -172,7 +188,7 @@ pub fn load_or_create(data_dir: &Path, entropy: &dyn Entropy) -> Result<KeyRing,
         return Ok(made);
     }
     // Another process was first: its key is the key.
-    load(&file)?.ok_or_else(|| file.unwritable(io::ErrorKind::NotFound.into()).into())
+    read(&file)?.ok_or_else(|| file.unwritable(io::ErrorKind::NotFound.into()).into())
 }
 
 fn key_file(data_dir: &Path) -> PrivateFile {
@@ -184,8 +200,21 @@ fn key_file(data_dir: &Path) -> PrivateFile {
     PrivateFile::new("the key file", path, otherwise)
 }
 
-/// `None`: there is no key file.
-fn load(file: &PrivateFile) -> Result<Option<KeyRing>, KeyFileError> {
+/// The master keys in `data_dir`. `None`: there is no key file.
+pub(crate) fn load(data_dir: &Path) -> Result<Option<KeyRing>, KeyFileError> {
+    read(&key_file(data_dir))
+}
+
+/// Writes the key file in `data_dir` anew, complete or not at all.
+pub(crate) fn replace(
+    data_dir: &Path,
+    keys: &KeyRing,
+    entropy: &dyn Entropy,
+) -> Result<(), KeyFileError> {
+    Ok(key_file(data_dir).replace(&keys.to_text(), entropy)?)
+}
+
+fn read(file: &PrivateFile) -> Result<Option<KeyRing>, KeyFileError> {
     let Some(text) = file.read()? else {
         return Ok(None);
     };

@@ -147,6 +147,15 @@ impl PrivateFile {
         create(&self.path, text, entropy).map_err(|error| self.unwritable(error))
     }
 
+    /// Writes it anew in place of the one that is there, complete or not at all.
+    pub(crate) fn replace(
+        &self,
+        text: &str,
+        entropy: &dyn Entropy,
+    ) -> Result<(), PrivateFileError> {
+        replace(&self.path, text, entropy).map_err(|error| self.unwritable(error))
+    }
+
     pub(crate) fn unwritable(&self, source: io::Error) -> PrivateFileError {
         let Self { what, path, .. } = self.clone();
         PrivateFileError::Write { what, path, source }
@@ -250,16 +259,11 @@ pub(crate) fn others_in(directory: &Path) -> Others {
 
 /// Writes a new file at `path`. `false`: there was one already.
 fn create(path: &Path, text: &str, entropy: &dyn Entropy) -> io::Result<bool> {
-    let mut unique = [0; 8];
-    entropy.fill(&mut unique);
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{:016x}", u64::from_be_bytes(unique)));
-    let temporary = Path::new(&temporary);
-
-    let written = write_new(temporary, text);
+    let temporary = temporary(path, entropy);
+    let written = write_new(&temporary, text);
     // A link, because unlike a rename it never replaces the file of another process.
-    let linked = written.and_then(|()| fs::hard_link(temporary, path));
-    let removed = fs::remove_file(temporary);
+    let linked = written.and_then(|()| fs::hard_link(&temporary, path));
+    let removed = fs::remove_file(&temporary);
     match linked {
         Ok(()) => {
             removed?;
@@ -269,6 +273,28 @@ fn create(path: &Path, text: &str, entropy: &dyn Entropy) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Puts a new file in the place of the one at `path`, or of the one that a link there leads to.
+fn replace(path: &Path, text: &str, entropy: &dyn Entropy) -> io::Result<()> {
+    let path = &fs::canonicalize(path)?;
+    let temporary = temporary(path, entropy);
+    let replaced = write_new(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+    if let Err(error) = replaced {
+        // Whether there was anything to remove or not, the first error is the one that counts.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    sync_directory_of(path)
+}
+
+/// A name beside `path` that nobody has.
+fn temporary(path: &Path, entropy: &dyn Entropy) -> PathBuf {
+    let mut unique = [0; 8];
+    entropy.fill(&mut unique);
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{:016x}", u64::from_be_bytes(unique)));
+    name.into()
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {

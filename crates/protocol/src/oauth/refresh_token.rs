@@ -15,7 +15,7 @@ use crate::{policy::TokenPolicy, ports::Timestamp};
 
 /// How long the live token may be given again to who holds its predecessor, as long as nothing of
 /// the live generation was ever used: the first answer never arrived.
-const LOST_ANSWER: Duration = Duration::from_hours(24);
+pub const LOST_ANSWER: Duration = Duration::from_hours(24);
 
 /// What a genuine refresh token of some generation leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and how an outcome becomes text and an exit code.
 
 mod check;
+mod key;
 pub mod serve;
 
 use std::{
@@ -33,7 +34,7 @@ struct CommandLine {
     command: Option<Command>,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Run the proxy; this is what happens without a command
     Serve,
@@ -51,6 +52,11 @@ enum Command {
         #[arg(long)]
         offline: bool,
     },
+    /// List, rotate and drop the keys that tokens are made with
+    ///
+    /// Works on the key file in the data directory; what it changes counts from the next start on.
+    #[command(subcommand)]
+    Key(key::Command),
 }
 
 const ENVIRONMENT: &str = "\
@@ -97,7 +103,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
 
 fn dispatch(command_line: &CommandLine, environment: &Environment) -> anyhow::Result<()> {
     let plan = config::load(command_line.config.as_deref(), environment)?;
-    match command_line.command.unwrap_or(Command::Serve) {
+    match command_line.command.as_ref().unwrap_or(&Command::Serve) {
         Command::Serve => {
             for warning in &plan.warnings {
                 // Whoever throws the log away may do so.
@@ -106,6 +112,7 @@ fn dispatch(command_line: &CommandLine, environment: &Environment) -> anyhow::Re
             serve::run(plan)
         }
         Command::Check { all, offline } => check::run(plan, all, offline),
+        Command::Key(command) => key::run(command, &plan),
     }
 }
 

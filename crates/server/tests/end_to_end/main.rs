@@ -8,6 +8,7 @@
 )]
 
 mod addresses;
+mod keys;
 mod limits;
 mod releases;
 mod secrets;

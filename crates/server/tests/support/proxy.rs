@@ -130,23 +130,28 @@ impl Proxy {
         self.write_configuration(&text.replace(piece, by));
     }
 
+    /// Runs a command of the program beside it.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        self.run_in(self.directory.path(), arguments)
+    }
+
     /// What `check` says of the configuration.
     pub fn check(&self) -> Vec<u8> {
-        let output = self.checked(self.directory.path());
+        let output = self.run_in(self.directory.path(), &["check", "--all", "--offline"]);
         assert!(output.status.success(), "{output:?}");
         [output.stdout, output.stderr].concat()
     }
 
     /// What `check` says where there is none.
     pub fn check_without_configuration(&self) -> String {
-        let output = self.checked(&self.directory.path().join("tmp"));
+        let output = self.run_in(&self.directory.path().join("tmp"), &["check", "--all", "--offline"]);
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn checked(&self, directory: &Path) -> Output {
+    fn run_in(&self, directory: &Path, arguments: &[&str]) -> Output {
         Command::new(program())
-            .args(["check", "--all", "--offline"])
+            .args(arguments)
             .current_dir(directory)
             .env_clear()
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
