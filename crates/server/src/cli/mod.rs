@@ -111,7 +111,7 @@ fn dispatch(command_line: &CommandLine, environment: &Environment) -> anyhow::Re
             }
             serve::run(plan)
         }
-        Command::Check { all, offline } => check::run(plan, all, offline),
+        Command::Check { all, offline } => check::run(plan, *all, *offline),
         Command::Key(command) => key::run(command, &plan),
     }
 }

@@ -144,7 +144,10 @@ impl Proxy {
 
     /// What `check` says where there is none.
     pub fn check_without_configuration(&self) -> String {
-        let output = self.run_in(&self.directory.path().join("tmp"), &["check", "--all", "--offline"]);
+        let output = self.run_in(
+            &self.directory.path().join("tmp"),
+            &["check", "--all", "--offline"],
+        );
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
