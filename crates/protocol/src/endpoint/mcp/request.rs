@@ -38,6 +38,10 @@ use crate::{
 };
 
 /// A request that may go to its upstream.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts of a request that have nothing to do with each other"
+)]
 pub(super) struct Call {
     pub(super) request: Request<Body>,
     /// The whole body, if it was read and is short. A long one is let go as the upstream takes it.
@@ -94,14 +98,7 @@ pub(super) async fn prepare(
             },
         )
     };
-    let message = match read.as_deref().map(Message::read) {
-        Some(Ok(message)) => Some(message),
-        Some(Err(NotRead::Twice)) => return Err(CallRefused::MemberTwice.into()),
-        Some(Err(NotRead::NoMessage | NotRead::Batch)) if names_a_message(&parts.headers) => {
-            return Err(CallRefused::Contradiction(Contradiction::Method).into());
-        }
-        Some(Err(NotRead::NoMessage | NotRead::Batch)) | None => None,
-    };
+    let message = message(&parts.headers, read.as_deref())?;
     if let Some(message) = &message {
         exchange.has_read(message);
         repeated::check(&parts.headers, message).map_err(CallRefused::Contradiction)?;
@@ -198,6 +195,21 @@ fn is_open_question(parts: &Parts, session: Option<&Session>) -> bool {
     parts.method == Method::POST
         && !is_encoded(headers)
         && (session.is_none() || names_a_message(headers))
+}
+
+/// What a body says, if it was read and is one message.
+fn message<'a>(
+    headers: &HeaderMap,
+    read: Option<&'a [u8]>,
+) -> Result<Option<Message<'a>>, CallRefused> {
+    match read.map(Message::read) {
+        Some(Ok(message)) => Ok(Some(message)),
+        Some(Err(NotRead::Twice)) => Err(CallRefused::MemberTwice),
+        Some(Err(NotRead::NoMessage | NotRead::Batch)) if names_a_message(headers) => {
+            Err(CallRefused::Contradiction(Contradiction::Method))
+        }
+        Some(Err(NotRead::NoMessage | NotRead::Batch)) | None => Ok(None),
+    }
 }
 
 /// Whether headers say which message the body is.
