@@ -677,6 +677,7 @@ async fn an_idle_connection_gives_way_when_all_are_taken() {
     let mut longest = idle(&server).await;
     sleep(milliseconds(100)).await;
     let mut shorter = idle(&server).await;
+    sleep(milliseconds(100)).await;
     longest.send(GET).await;
     longest.read_until("ok").await;
     sleep(milliseconds(100)).await;
