@@ -11,6 +11,7 @@ use axum::body::Body;
 use http::{Request, header};
 use serde_json::{Value, json};
 use sqlx::{Connection, Row, SqliteConnection, raw_sql};
+use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::support::{
@@ -76,17 +77,38 @@ fn holder(http: &Http, held: &Value) -> (Client, Tokens) {
     (client, tokens)
 }
 
-/// Clients of 0.1.0 call, refresh and redeem as if nothing had happened; a page that was open can be
-/// sent, and what was revoked or denied stays so. S1-18
+/// S1-18
 #[tokio::test]
 async fn clients_of_0_1_0_go_on_without_signing_in() {
-    let release = folder("0.1.0");
+    clients_go_on(&folder("0.1.0")).await;
+}
+
+/// What the current program leaves behind is the fixture of its release once it is made in the folder
+/// that `RELEASE` names.
+#[tokio::test]
+async fn clients_of_this_program_go_on_without_signing_in() {
+    let temporary = TempDir::new().unwrap();
+    let release = std::env::var_os("RELEASE");
+    let release = release.map_or_else(|| temporary.path().to_owned(), PathBuf::from);
+    let configuration = "configuration.toml";
+    fs::copy(
+        folder("0.1.0").join(configuration),
+        release.join(configuration),
+    )
+    .unwrap();
+    leave_behind(&release).await;
+    clients_go_on(&release).await;
+}
+
+/// The clients of a release call, refresh and redeem as if nothing had happened; a page that was open
+/// can be sent, and what was revoked or denied stays so.
+async fn clients_go_on(release: &Path) {
     let Some(time) = FakeTime::new() else { return };
     let held = fs::read_to_string(release.join("clients.json")).unwrap();
     let held: Value = serde_json::from_str(&held).unwrap();
     let upstream = Upstream::start().await;
-    let mut proxy = configured(&release, &upstream);
-    put_data(&release, &proxy.data_dir()).await;
+    let mut proxy = configured(release, &upstream);
+    put_data(release, &proxy.data_dir()).await;
     time.rules(&mut proxy);
     time.goes_on_from(held["stopped_at"].as_i64().unwrap());
     proxy.start().await;
@@ -164,14 +186,10 @@ async fn connect(file: &Path) -> SqliteConnection {
     SqliteConnection::connect(&url).await.unwrap()
 }
 
-/// Not a test: makes the fixture of a release, in the folder that `RELEASE` names, which has its
-/// `configuration.toml` already.
-#[tokio::test]
-#[ignore = "a fixture is made once, by the program of its release"]
-async fn make_what_a_release_leaves_behind() {
-    let release = PathBuf::from(std::env::var_os("RELEASE").unwrap());
+/// Makes what a release leaves behind, in a folder that has its `configuration.toml`.
+async fn leave_behind(release: &Path) {
     let upstream = Upstream::start().await;
-    let mut proxy = configured(&release, &upstream);
+    let mut proxy = configured(release, &upstream);
     proxy.start().await;
     let started = Instant::now();
     let http = Http::to(proxy.address);
