@@ -201,33 +201,14 @@ impl LiveGrants {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::{
-        grant::Revoked,
-        identifiers::{ClientId, Issuer, Resource},
-        scope::Scope,
-    };
+    use crate::oauth::grant::Revoked;
 
     const FAMILY: Family = Family([1; 16]);
 
     fn grant(version: u64, revoked: Option<Revoked>) -> (Grant, u64) {
         let record = Grant {
-            client_id: ClientId::presented("c"),
-            subject: "owner".into(),
-            resource: Resource::at(&Issuer::parse("https://gw.example").unwrap(), "/mcp"),
-            upstream: "one".into(),
-            scope: Scope::granted(None).unwrap(),
-            needs_key: false,
-            created_at: Timestamp(0),
-            generation: 1,
-            rotated_at: Timestamp(0),
-            rotated_with: None,
-            access_used: false,
-            salt: [0; 16],
-            key: None,
-            key_before: None,
-            idle_expires_at: Timestamp(9),
-            absolute_expires_at: Timestamp(9),
             revoked,
+            ..Grant::sample()
         };
         (record, version)
     }

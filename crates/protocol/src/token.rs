@@ -296,8 +296,8 @@ impl Keys {
         Some(format!("{CODE}{}", encode(&bytes)))
     }
 
-    /// The family of tokens that an authorization code of ours gives, so that redeeming it twice names
-    /// one grant; what the code is for is in the store. `None`: we did not make it.
+    /// The token family of a valid authorization code, so that redeeming it twice names one grant; what
+    /// the code is for is in the store. `None`: it is not valid.
     pub fn recognise_authorization_code(&self, text: &str) -> Option<Family> {
         let bytes = decode(text.strip_prefix(CODE)?)?;
         let (said, mac) = bytes.split(16)?;
@@ -320,8 +320,8 @@ impl Keys {
         format!("{ACCESS}{}", encode(&bytes))
     }
 
-    /// Recognises an access token of ours. Costs one MAC and allocates nothing; for one of 0.1.0, a
-    /// MAC for each key.
+    /// Validates an access token. Costs one MAC and allocates nothing; a token of 0.1.0 costs a MAC for
+    /// each key.
     pub fn recognise_access_token(&self, text: &str) -> Option<AccessToken> {
         let bytes = decode(text.strip_prefix(ACCESS)?)?;
         let (said, mac) = bytes.split(28)?;
@@ -544,7 +544,7 @@ struct Decoded {
     length: usize,
 }
 
-/// The longest text of ours that is no sealed one: an access token.
+/// Bytes of the longest token, which is an access token. Sealed texts may be longer.
 const LONGEST: usize = ID + 28 + MAC;
 
 impl Decoded {
@@ -578,10 +578,6 @@ impl fmt::Debug for Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::{
-        identifiers::{ClientId, Resource},
-        scope::Scope,
-    };
 
     fn keys() -> Keys {
         Keys::derive(&[7; 32], [], &Issuer::parse("https://gw.example").unwrap())
@@ -660,23 +656,9 @@ mod tests {
 
     fn grant(salt: [u8; 16]) -> Grant {
         Grant {
-            client_id: ClientId::presented("c"),
-            subject: "owner".into(),
-            resource: Resource::at(&Issuer::parse("https://gw.example").unwrap(), "/mcp"),
-            upstream: "one".into(),
-            scope: Scope::granted(None).unwrap(),
-            needs_key: false,
-            created_at: Timestamp(0),
             generation: 2,
-            rotated_at: Timestamp(0),
-            rotated_with: None,
-            access_used: false,
             salt,
-            key: None,
-            key_before: None,
-            idle_expires_at: Timestamp(9),
-            absolute_expires_at: Timestamp(9),
-            revoked: None,
+            ..Grant::sample()
         }
     }
 

@@ -95,3 +95,31 @@ impl Grant {
         self.idle_expires_at.min(self.absolute_expires_at)
     }
 }
+
+#[cfg(test)]
+impl Grant {
+    /// A grant of the first generation, made at the beginning of time, which ends soon.
+    pub(crate) fn sample() -> Self {
+        use super::identifiers::Issuer;
+
+        Self {
+            client_id: ClientId::presented("c"),
+            subject: "owner".into(),
+            resource: Resource::at(&Issuer::parse("https://gw.example").unwrap(), "/mcp"),
+            upstream: "one".into(),
+            scope: Scope::granted(None).unwrap(),
+            needs_key: false,
+            created_at: Timestamp(0),
+            generation: 1,
+            rotated_at: Timestamp(0),
+            rotated_with: None,
+            access_used: false,
+            salt: [0; 16],
+            key: None,
+            key_before: None,
+            idle_expires_at: Timestamp(9),
+            absolute_expires_at: Timestamp(9),
+            revoked: None,
+        }
+    }
+}

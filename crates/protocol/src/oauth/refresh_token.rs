@@ -141,7 +141,7 @@ mod tests {
     use crate::oauth::{
         error::ErrorCode,
         grant::Revoked,
-        identifiers::{ClientId, Issuer, Resource},
+        identifiers::{Issuer, Resource},
         scope::Scope,
     };
 
@@ -150,23 +150,11 @@ mod tests {
 
     fn grant(generation: u32, access_used: bool) -> Grant {
         Grant {
-            client_id: ClientId::presented("c"),
-            subject: "owner".into(),
-            resource: Resource::at(&Issuer::parse("https://gw.example").unwrap(), "/mcp"),
-            upstream: "one".into(),
-            scope: Scope::granted(None).unwrap(),
-            needs_key: false,
-            created_at: Timestamp(0),
             generation,
-            rotated_at: Timestamp(0),
-            rotated_with: None,
             access_used,
-            salt: [0; 16],
-            key: None,
-            key_before: None,
             idle_expires_at: Timestamp(30 * DAY),
             absolute_expires_at: Timestamp(365 * DAY),
-            revoked: None,
+            ..Grant::sample()
         }
     }
 
