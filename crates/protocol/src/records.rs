@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
-    identity::backoff::Strangers,
+    identity::backoff::SharedAllowance,
     oauth::{
         access_token::Family,
         authorization_code::IssuedCode,
@@ -45,7 +45,7 @@ pub const GRANTS: &str = "grant/";
 pub const UNUSED_CLIENT: u64 = 1;
 
 /// The attempts to sign in that unauthenticated callers share.
-const STRANGERS: &str = "mark/strangers";
+const SHARED_ALLOWANCE: &str = "mark/strangers";
 /// The keys that the records of the store were made with.
 const KEYS: &str = "mark/key";
 /// The latest time that was known.
@@ -162,8 +162,8 @@ impl Unreadable {
     }
 }
 
-/// It does not pass by itself, so nobody is told to come again; and it may be repaired, so nobody
-/// is told that what it holds is gone.
+/// The error is permanent, so there is no `Retry-After`. The record may be repaired, so the error never
+/// claims that what it holds is gone.
 impl From<Damaged> for OAuthError {
     fn from(damaged: Damaged) -> Self {
         Self::new(
@@ -200,7 +200,7 @@ trait Record: Serialize + DeserializeOwned {
 impl Record for Client {}
 impl Record for Grant {}
 impl Record for StoredSession {}
-impl Record for Strangers {}
+impl Record for SharedAllowance {}
 
 impl Record for Decision {
     fn without_envelope(value: &[u8]) -> Option<Self> {
@@ -337,19 +337,19 @@ impl Records<'_> {
             .await
     }
 
-    /// What strangers have used up of the attempts to sign in that all of them share.
-    pub async fn strangers(&self) -> Result<Option<Read<Strangers>>, ReadError> {
-        self.read(STRANGERS).await
+    /// What unauthenticated callers have used up of the sign-in attempts that they share.
+    pub async fn shared_allowance(&self) -> Result<Option<Read<SharedAllowance>>, ReadError> {
+        self.read(SHARED_ALLOWANCE).await
     }
 
     /// Writes that over what was read, if anything was. `false`: it has changed since.
-    pub async fn write_strangers(
+    pub async fn write_shared_allowance(
         &self,
         seen: Option<&Seen>,
-        strangers: Strangers,
+        allowance: SharedAllowance,
     ) -> Result<bool, StoreError> {
         // Once the allowance is whole again there is nothing to remember.
-        self.write(STRANGERS, seen, &strangers, strangers.whole_at)
+        self.write(SHARED_ALLOWANCE, seen, &allowance, allowance.whole_at)
             .await
     }
 

@@ -57,7 +57,7 @@ async fn set(server: &TestServer, prefix: &str, member: &str, value: Value) {
     overwrite(server, prefix, members).await;
 }
 
-/// Strangers share what they may try of a PIN, which is a record too.
+/// Unauthenticated callers share an allowance of attempts at a PIN, which is a record too.
 fn with_pin() -> Policy {
     Policy {
         sign_in: SignIn::pin(PIN),

@@ -33,7 +33,7 @@ use crate::{
     documents::Documents,
     forward::{headers, origin},
     grants::LiveGrants,
-    identity::backoff::{Attempts, KnownStrangers},
+    identity::backoff::{Attempts, SeenAllowance},
     journal::Journal,
     oauth::{
         identifiers::ClientId,
@@ -77,7 +77,7 @@ pub struct Parts {
     pub(crate) streams: Streams,
     /// Wrong passphrases and PINs.
     pub(crate) attempts: Attempts,
-    pub(crate) strangers: KnownStrangers,
+    pub(crate) shared_allowance: SeenAllowance,
     /// Denials by address.
     pub(crate) denials_of: Buckets<IpAddr>,
     pub(crate) denials: Bucket,
@@ -113,7 +113,7 @@ impl App {
             documents: Documents::default(),
             streams: Streams::default(),
             attempts: Attempts::default(),
-            strangers: KnownStrangers::default(),
+            shared_allowance: SeenAllowance::default(),
             denials_of: Buckets::default(),
             denials: Bucket::default(),
             wrong_tokens_of: Buckets::default(),

@@ -65,10 +65,10 @@ impl SignIn<'_> {
             Some(browser) => Guesser::KnownBrowser(browser),
             None => Guesser::Stranger(rates::network(self.address)),
         };
-        // What nobody can guess needs no limit on all strangers together, and so nobody can use it
+        // What nobody can guess needs no limit on all callers together, and so nobody can use it
         // up; and a known browser does not share theirs.
         let left = if policy.is_guessable() && known.is_none() {
-            self.among_all_strangers(guesser, secret).await?
+            self.within_shared_allowance(guesser, secret).await?
         } else {
             let (Tried::Wrong(left) | Tried::Otherwise(left)) = self.try_it(guesser, secret);
             left
@@ -86,7 +86,7 @@ impl SignIn<'_> {
     }
 
     /// The same for one of many who share what they may try.
-    async fn among_all_strangers(
+    async fn within_shared_allowance(
         &self,
         guesser: Guesser,
         secret: &str,
@@ -98,11 +98,11 @@ impl SignIn<'_> {
         if let Err(blocked) = app.attempts.check(guesser, self.transaction, elapsed) {
             return Ok(Err(blocked));
         }
-        let read = app.records().strangers().await?;
+        let read = app.records().shared_allowance().await?;
         let read = read.map(|read| read.record).unwrap_or_default();
         let now = app.ports.clock.now();
         let (left, counted) = app
-            .strangers
+            .shared_allowance
             .attempt(read, kind, now, || self.try_it(guesser, secret))
             .map_err(|wait| self.blocked(Blocked::For(wait)))?;
         if let Some(counted) = counted {
@@ -136,14 +136,18 @@ impl SignIn<'_> {
         let app = self.app;
         let (kind, now) = (app.policy.sign_in.kind, app.ports.clock.now());
         for _ in 0..MOST_TRIES {
-            let read = app.records().strangers().await?;
-            let strangers = read.as_ref().map(|read| read.record).unwrap_or_default();
-            let Ok(more) = strangers.with_one_more(kind, now) else {
+            let read = app.records().shared_allowance().await?;
+            let allowance = read.as_ref().map(|read| read.record).unwrap_or_default();
+            let Ok(more) = allowance.with_one_more(kind, now) else {
                 // Others have used up everything meanwhile.
                 return Ok(());
             };
             let seen = read.map(|read| read.seen);
-            if app.records().write_strangers(seen.as_ref(), more).await? {
+            if app
+                .records()
+                .write_shared_allowance(seen.as_ref(), more)
+                .await?
+            {
                 return Ok(());
             }
         }

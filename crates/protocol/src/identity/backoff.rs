@@ -163,12 +163,12 @@ fn put<K: Hash + Eq, V>(cache: &mut LruCache<K, V>, key: K, value: V) {
 
 /// What strangers have used up of the attempts that all of them share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Strangers {
+pub struct SharedAllowance {
     /// When the allowance would be whole again.
     pub whole_at: Timestamp,
 }
 
-impl Strangers {
+impl SharedAllowance {
     /// How often all strangers together may try a secret that a person chose. A passphrase leaves
     /// them no chance at one attempt in ten seconds; of the million PINs of six digits, one in an
     /// hour finds half in 57 years.
@@ -204,19 +204,19 @@ impl Strangers {
 /// What this process knows of that. The store may be behind it by what is just being written, so
 /// guesses at once cannot all be made on what one of them read.
 #[derive(Debug, Default)]
-pub struct KnownStrangers(Mutex<Strangers>);
+pub struct SeenAllowance(Mutex<SharedAllowance>);
 
-impl KnownStrangers {
+impl SeenAllowance {
     /// Runs `try_it`, which says whether a stranger's attempt is right, unless all strangers have
     /// to wait. `read` is what the store has. A wrong one is counted here at once; the answer is
     /// what there is to write then.
     pub fn attempt<T>(
         &self,
-        read: Strangers,
+        read: SharedAllowance,
         kind: Kind,
         now: Timestamp,
         try_it: impl FnOnce() -> Tried<T>,
-    ) -> Result<(T, Option<Strangers>), Duration> {
+    ) -> Result<(T, Option<SharedAllowance>), Duration> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.whole_at = known.whole_at.max(read.whole_at);
         let more = known.with_one_more(kind, now)?;
@@ -333,7 +333,7 @@ mod tests {
     }
 
     /// How many of `often` attempts at once are looked at.
-    fn passed(strangers: &mut Strangers, kind: Kind, now: Timestamp, often: u32) -> usize {
+    fn passed(strangers: &mut SharedAllowance, kind: Kind, now: Timestamp, often: u32) -> usize {
         let once = |_: &u32| match strangers.with_one_more(kind, now) {
             Ok(more) => {
                 *strangers = more;
@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn s2_08_ten_wrong_attempts_in_all_slow_every_stranger_down() {
         for (kind, seconds) in [(Kind::Passphrase, 10), (Kind::Pin, 3600)] {
-            let mut strangers = Strangers::default();
+            let mut strangers = SharedAllowance::default();
             assert!(!strangers.is_used_up(kind, NOW));
             assert_eq!(passed(&mut strangers, kind, NOW, 1000), 10);
             assert!(strangers.is_used_up(kind, NOW));
@@ -359,21 +359,21 @@ mod tests {
 
     #[test]
     fn strangers_at_once_make_no_more_attempts_on_what_one_of_them_read() {
-        let known = KnownStrangers::default();
+        let known = SeenAllowance::default();
         let kind = Kind::Passphrase;
         let attempt =
             |read, tried: fn(()) -> Tried<()>| known.attempt(read, kind, NOW, || tried(()));
         for _ in 0..100 {
-            let right = attempt(Strangers::default(), Tried::Otherwise);
+            let right = attempt(SharedAllowance::default(), Tried::Otherwise);
             assert_eq!(right, Ok(((), None)));
         }
-        let wrong = (0..100).filter(|_| attempt(Strangers::default(), Tried::Wrong).is_ok());
+        let wrong = (0..100).filter(|_| attempt(SharedAllowance::default(), Tried::Wrong).is_ok());
         assert_eq!(wrong.count(), 10);
-        assert!(attempt(Strangers::default(), Tried::Otherwise).is_err());
+        assert!(attempt(SharedAllowance::default(), Tried::Otherwise).is_err());
 
         // And what another process wrote counts here.
-        let known = KnownStrangers::default();
-        let mut read = Strangers::default();
+        let known = SeenAllowance::default();
+        let mut read = SharedAllowance::default();
         passed(&mut read, kind, NOW, 10);
         let right = known.attempt(read, kind, NOW, || Tried::Otherwise(()));
         assert_eq!(right, Err(Duration::from_secs(10)));
@@ -381,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_locks_nobody_out_for_longer() {
-        let mut strangers = Strangers::default();
+        let mut strangers = SharedAllowance::default();
         passed(&mut strangers, Kind::Pin, NOW, 10);
         let back = Timestamp(NOW.0 - 365 * 24 * 3600);
         let wait = strangers.with_one_more(Kind::Pin, back).unwrap_err();
@@ -391,7 +391,7 @@ mod tests {
     /// Of six digits, the weakest that is taken.
     #[test]
     fn s2_08_a_pin_is_out_of_reach_in_a_year() {
-        let rate = Strangers::allowance(Kind::Pin);
+        let rate = SharedAllowance::allowance(Kind::Pin);
         let year = Duration::from_hours(365 * 24);
         let attempts = f64::from(rate.most) + year.as_secs_f64() / rate.interval().as_secs_f64();
         let found = attempts / 10_f64.powi(6);
