@@ -253,6 +253,8 @@ impl Sent<'_> {
         if self.has_lost_session(status, text) {
             return Verdict::Failed(UpstreamFailed::SessionLost);
         }
+        let route = self.exchange.route;
+        let failed = failure::of_answer(&route.upstream, theirs, text, self.is_opening);
         let misleads = !failure::is_passed_on(status) || status == StatusCode::NOT_FOUND;
         let subject = self.exchange.subject();
         let asked = subject.rpc_method.clone();
@@ -262,9 +264,7 @@ impl Sent<'_> {
             && message.answers(id)
         {
             if status == StatusCode::UNAUTHORIZED {
-                let upstream = &self.exchange.route.upstream;
-                let why = failure::of_answer(upstream, theirs, text, self.is_opening);
-                self.alert = why.map(|why| self.refused_credential(why));
+                self.alert = failed.map(|why| self.refused_credential(why));
             }
             return Verdict::Pass(answer::status(
                 self.era,
@@ -272,8 +272,6 @@ impl Sent<'_> {
                 message.error.as_ref(),
             ));
         }
-        let upstream = &self.exchange.route.upstream;
-        let failed = failure::of_answer(upstream, theirs, text, self.is_opening);
         let is_about_way = matches!(status.as_u16(), 401 | 403 | 407 | 429 | 502..=504 | 508)
             || matches!(
                 failed,
